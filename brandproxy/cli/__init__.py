@@ -1,0 +1,46 @@
+"""Floor 5, the command line: one module per group of commands, each listed once in `main`.
+
+Commands import what they use when they run, so that `brandproxy rewrite` in a mail pipe starts fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from brandproxy.errors import BrandproxyError, Retryable
+
+app = typer.Typer(
+    name="brandproxy",
+    help="Links and images in outgoing mail under the customer's own name.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# module -> None: its commands stand at the top; a name: they form a group.
+_GROUPS: tuple[tuple[str, str | None], ...] = (
+    ("serve", None),
+    ("tenant", "tenant"),
+    ("host", "host"),
+    ("token", "token"),
+    ("key", "key"),
+    ("config", "config"),
+)
+
+EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h
+
+
+def main() -> None:
+    """Entry point. Errors are one line with what to do next; retryable ones exit with EX_TEMPFAIL."""
+    for module, group in _GROUPS:
+        commands = import_module(f"brandproxy.cli.{module}").app
+        app.add_typer(commands, name=group)
+    try:
+        app()
+    except BrandproxyError as error:
+        print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
+        raise SystemExit(EX_TEMPFAIL if isinstance(error, Retryable) else 1) from error

@@ -1,0 +1,45 @@
+"""What all commands share: opening the installation, and printing for people or for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Annotated, TypeVar
+
+import typer
+
+from brandproxy.config import load
+from brandproxy.context import Context, open_context
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def with_context(work: Callable[[Context], Awaitable[T]]) -> T:
+    """Run `work` on this installation's data directory; no server needs to run."""
+
+    async def run() -> T:
+        async with open_context(load()) as context:
+            return await work(context)
+
+    return asyncio.run(run())
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """A table for people, or the sentence `empty` when there is nothing to show."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(str, row))
+    console = Console()
+    console.print(table if table.row_count else empty)

@@ -1,0 +1,120 @@
+"""Settings: one typed tree, read from defaults, `brandproxy.toml`, then `BRANDPROXY_*`.
+
+Sections are one level deep: `[edge] http = …` in the file is `BRANDPROXY_EDGE_HTTP` in the environment.
+Every command works with no file at all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from brandproxy.errors import BadSettings
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Edge(_Section):
+    """Where recipients arrive."""
+
+    http: str = Field("127.0.0.1:8080", description="address for plain HTTP: links, challenges")
+    https: str = Field("127.0.0.1:8443", description="address for HTTPS")
+    public_http_port: int = Field(80, description="port that recipients see for HTTP")
+    public_https_port: int = Field(443, description="port that recipients see for HTTPS")
+    domain: str = Field("edge.invalid", description="tenants' CNAME targets are made under this domain")
+    fallback_host: str = Field("", description="operator's shared host for tenants without a live one")
+    workers: int = Field(0, description="edge processes; 0: one per core")
+    durability: Literal["fsync", "os"] = Field("fsync", description="when a click counts as written")
+
+
+class Control(_Section):
+    """Where operators and analysts arrive."""
+
+    listen: str = Field("127.0.0.1:8090", description="address of the HTTP API and the dashboard")
+
+
+class Mail(_Section):
+    """The front ends a mail server talks to."""
+
+    on_failure: Literal["tempfail", "pass"] = Field(
+        "tempfail", description="what the pipeline gets while our infrastructure is away"
+    )
+
+
+class Certs(_Section):
+    """Where certificates come from."""
+
+    ca: str = Field("none", description="`none`, `dev` (local test CA) or an ACME directory URL")
+    directory: Path | None = Field(None, description="local copies, <host>/fullchain.pem; default: data/certs")
+
+
+class Analytics(_Section):
+    """Where events end up."""
+
+    engine: str = Field("duckdb:", description="`duckdb:` (in the data directory) or `clickhouse://…`")
+
+
+class Assets(_Section):
+    """How stored images are fetched and kept."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="BRANDPROXY_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="forbid",
+        frozen=True,
+    )
+
+    data: Path = Field(Path("var"), description="data directory of this machine")
+    store: str = Field("files:", description="`files:` or `redis://…`")
+    master_key: SecretStr = Field(SecretStr(""), description="operator's key that seals secrets at rest")
+    edge: Edge = Edge()
+    control: Control = Control()
+    mail: Mail = Mail()
+    certs: Certs = Certs()
+    analytics: Analytics = Analytics()
+    assets: Assets = Assets()
+
+    @property
+    def certs_directory(self) -> Path:
+        return self.certs.directory or self.data / "certs"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+
+def settings_file() -> Path:
+    """The configuration file: `BRANDPROXY_CONFIG`, else `brandproxy.toml` here; it need not exist."""
+    return Path(os.environ.get("BRANDPROXY_CONFIG", "brandproxy.toml"))
+
+
+def load(**overrides: object) -> Settings:
+    """The settings in force. Raises BadSettings naming the field and what is wrong with it."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadSettings(f"settings: {faults}") from error
+    except ValueError as error:
+        raise BadSettings(f"{settings_file()}: {error}") from error

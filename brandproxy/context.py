@@ -1,0 +1,33 @@
+"""What the front ends are given: settings and the services of floors 2 and 3, opened once per process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from brandproxy.config import Settings
+from brandproxy.directory import Directory
+from brandproxy.store import Store, open_store
+from brandproxy.tenants import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: Settings
+    store: Store
+    registry: Registry
+    directory: Directory
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, actor: str = "cli") -> AsyncIterator[Context]:
+    """Open the store and read the directory once; `directory.follow(store)` is the caller's to run."""
+    store = open_store(settings.store, settings.data)
+    try:
+        registry = Registry(store, settings, actor=actor)
+        directory = Directory(registry.codec, settings)
+        await directory.load(store)
+        yield Context(settings, store, registry, directory)
+    finally:
+        await store.close()

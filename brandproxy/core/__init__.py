@@ -1,0 +1,6 @@
+"""Floor 1, the pure core: bytes, values and `now` in; values out. No socket, store, clock or logger.
+
+- `urls`      which destinations may be signed and followed, and how they go into a Location header
+- `tokens`    the signed tokens of all four kinds; a promise once mailed
+- `events`    an event to a spool record and back
+"""

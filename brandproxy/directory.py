@@ -1,0 +1,146 @@
+"""The directory: tenants and hosts in memory, kept current from the store's change feed.
+
+The edge and the filters ask it on their hot paths; a question is a dictionary look-up and never waits.
+Invariant: what it answers is the newest state it has seen; with the store away it goes on answering from that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from brandproxy.config import Settings
+from brandproxy.core.tokens import KeyRing
+from brandproxy.errors import BrandproxyError, Retryable
+from brandproxy.model import Host, HostState, Tenant
+from brandproxy.store import Change, Store, keys
+from brandproxy.store.base import CursorLost
+from brandproxy.tenants import Codec
+
+log = logging.getLogger(__name__)
+
+_RANK = {HostState.LIVE: 0, HostState.VERIFIED: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A host with its tenant and the tenant's derived keys: all a click needs."""
+
+    host: Host
+    tenant: Tenant
+    ring: KeyRing
+
+
+class Directory:
+    """`changed` is called with each Change after it took effect (certificates, blocks: others' keys too)."""
+
+    def __init__(self, codec: Codec, settings: Settings) -> None:
+        self._codec = codec
+        self._edge = settings.edge
+        self._tenants: dict[str, tuple[Tenant, KeyRing]] = {}
+        self._hosts: dict[str, Host] = {}
+        self._of_tenant: dict[str, dict[str, Host]] = {}
+        self._cursor = ""
+        self.changed: list[Callable[[Change], None]] = []
+
+    def site(self, name: str) -> Site | None:
+        """The site of a lower-case host name, or None when nobody here owns the name."""
+        host = self._hosts.get(name)
+        if host is None:
+            return None
+        tenant = self._tenants.get(host.tenant)
+        return None if tenant is None else Site(host, *tenant)
+
+    def tenant(self, slug: str) -> Tenant | None:
+        found = self._tenants.get(slug)
+        return found and found[0]
+
+    def ring(self, slug: str) -> KeyRing | None:
+        found = self._tenants.get(slug)
+        return found and found[1]
+
+    def hosts(self) -> list[Host]:
+        return list(self._hosts.values())
+
+    def base_url(self, slug: str) -> str | None:
+        """Where a tenant's new links point (design §4, which host a link gets), or None: leave URLs alone.
+
+        1. a live host: https
+        2. a verified host, when the tenant allows plain http meanwhile
+        3. the operator's fallback host
+        """
+        tenant = self.tenant(slug)
+        if tenant is None:
+            return None
+        usable = [host for host in self._of_tenant.get(slug, {}).values() if host.state in _RANK]
+        for host in sorted(usable, key=lambda host: (_RANK[host.state], host.created_at, host.name)):
+            if host.state is HostState.LIVE:
+                return https_url(host.name, self._edge.public_https_port)
+            if tenant.policy.http_when_verified:
+                return http_url(host.name, self._edge.public_http_port)
+        if self._edge.fallback_host:
+            return https_url(self._edge.fallback_host, self._edge.public_https_port)
+        return None
+
+    async def load(self, store: Store) -> None:
+        """Read everything. Call before `follow`."""
+        cursor = await store.cursor()
+        tenants = await store.list(keys.TENANT)
+        hosts = await store.list(keys.HOST)
+        self._tenants.clear()
+        self._hosts.clear()
+        self._of_tenant.clear()
+        for entry in (*tenants, *hosts):
+            self.apply(Change(cursor, entry.key, entry.value))
+        self._cursor = cursor
+
+    async def follow(self, store: Store) -> None:
+        """Keep current for ever; survives a store that is away."""
+        while True:
+            try:
+                async for change in store.watch("", self._cursor):
+                    self._cursor = change.cursor
+                    self.apply(change)
+                    for tell in self.changed:
+                        tell(change)
+            except CursorLost:
+                await self.load(store)
+            except Retryable as error:
+                log.warning("directory: store is away, answering from memory: %s", error)
+                await asyncio.sleep(0.5)
+
+    def apply(self, change: Change) -> None:
+        """One change into memory. A record that cannot be read is logged and left as it was."""
+        try:
+            if change.key.startswith(keys.TENANT):
+                self._apply_tenant(change.key.removeprefix(keys.TENANT), change.value)
+            elif change.key.startswith(keys.HOST):
+                self._apply_host(change.key.removeprefix(keys.HOST), change.value)
+        except (BrandproxyError, ValueError):
+            log.exception("directory: unreadable record %s", change.key)
+
+    def _apply_tenant(self, slug: str, value: bytes | None) -> None:
+        if value is None:
+            self._tenants.pop(slug, None)
+            return
+        tenant = self._codec.tenant(value)
+        self._tenants[slug] = (tenant, KeyRing(tenant.keys, tenant.policy.token_max_age))
+
+    def _apply_host(self, name: str, value: bytes | None) -> None:
+        before = self._hosts.pop(name, None)
+        if before is not None:
+            self._of_tenant[before.tenant].pop(name, None)
+        if value is not None:
+            host = self._codec.host(value)
+            self._hosts[name] = host
+            self._of_tenant.setdefault(host.tenant, {})[name] = host
+
+
+def https_url(host: str, port: int) -> str:
+    return f"https://{host}" if port == 443 else f"https://{host}:{port}"
+
+
+def http_url(host: str, port: int) -> str:
+    return f"http://{host}" if port == 80 else f"http://{host}:{port}"

@@ -1,0 +1,126 @@
+"""The nouns (frozen dataclasses that cross every boundary) and nothing else.
+
+Times are integers: seconds since 1970 UTC in fields ending in `_at`, microseconds where a name says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class HostState(StrEnum):
+    PENDING = "pending"  # records not seen yet
+    VERIFIED = "verified"  # CNAME points at this host's own target
+    LIVE = "live"  # certificate served
+    BROKEN = "broken"  # records gone after having been right
+    SUSPENDED = "suspended"  # by the operator
+
+
+class Kind(StrEnum):
+    """First path segment of every link we mint; also bound into the signing key."""
+
+    CLICK = "c"
+    ASSET = "a"
+    OPEN = "o"
+    UNSUBSCRIBE = "u"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A tenant's token key. `number` (0–63) stands in the token and picks the key without trying all."""
+
+    number: int
+    secret: bytes = field(repr=False)
+    created_at: int
+    revoked_at: int | None = None
+
+    __pydantic_config__ = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}  # noqa: RUF012
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Named asset storage. `url` is where the edge reads; `public` are the URL prefixes mails name it by."""
+
+    name: str
+    url: str
+    public: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the filter does for a tenant. Patterns are `host/path` globs, e.g. `*.acme.com/account/*`."""
+
+    clicks: bool = True
+    assets: bool = True
+    opens: bool = False
+    unsubscribe: bool = True
+    include: tuple[str, ...] = ()  # when set, only these destinations are rewritten
+    exclude: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()  # branded but never recorded
+    leave_url_text: bool = False  # leave links alone whose text is a URL of another host
+    signed: str = "skip"  # already DKIM-signed or ARC-sealed mail: "skip", or "strip" the broken signatures
+    max_links: int = 1000
+    http_when_verified: bool = False  # use http://host before its certificate is there
+    token_max_age: int = 0  # seconds; 0: links never expire
+    address_privacy: str = "truncated"  # recorded client address: full, truncated, hashed, none
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer of the ESP. `keys` newest first; `home` is where `/` leads (empty: a plain page)."""
+
+    slug: str
+    keys: tuple[SigningKey, ...]
+    name: str = ""
+    policy: Policy = Policy()
+    origins: tuple[Origin, ...] = ()
+    home: str = ""
+    apple_app_site_association: str = ""  # JSON body for app links, served as is
+    assetlinks: str = ""
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A hostname a tenant CNAMEs to us. `target` is this host's own CNAME target, never reused."""
+
+    name: str
+    tenant: str
+    target: str
+    state: HostState = HostState.PENDING
+    reason: str = ""
+    since: int = 0  # when the state last changed, seconds
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What the pipeline knows of a message: opaque ids of its own, never a mail address in clear."""
+
+    campaign: str = ""
+    message: str = ""
+    recipient: str = ""
+    sent_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One click, open or unsubscribe as recorded. `at_us` is microseconds; `id` a UUIDv7 in hex."""
+
+    id: str
+    kind: str  # "click" | "open" | "unsubscribe"
+    at_us: int
+    tenant: str
+    host: str
+    campaign: str = ""
+    message: str = ""
+    recipient: str = ""
+    link: int = 0
+    url: str = ""
+    sent_at: int = 0
+    address: str = ""  # after the tenant's address privacy
+    agent: str = ""
+    method: str = "GET"
+    machine: tuple[str, ...] = ()  # reasons; empty: taken for a person
+    rules: int = 0  # version of the machine rules that decided

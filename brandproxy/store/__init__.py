@@ -1,0 +1,11 @@
+"""Floor 2, the store: keys to small values, shared by every process of an installation.
+
+- `base`   the written contract every home keeps, and `open_store`
+- `keys`   the names under which things are kept
+- `files`  the home on one machine: a SQLite file in the data directory
+- `redis`  the home of a fleet
+"""
+
+from brandproxy.store.base import Change, Entry, Lease, Store, open_store
+
+__all__ = ["Change", "Entry", "Lease", "Store", "open_store"]

@@ -1,0 +1,50 @@
+"""The names under which things are kept in the store. Nobody spells a key anywhere else.
+
+tenant/<slug>        Tenant as JSON            host/<name>         Host as JSON
+target/<label>       tombstone of a CNAME target, for ever
+access/<id>          API key (hash, scope)     cert/<name>         certificate chain and sealed key
+challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
+block/<id>           kill-list entry           audit/<uuid7>       audit entry
+"""
+
+TENANT = "tenant/"
+HOST = "host/"
+TARGET = "target/"
+ACCESS = "access/"
+CERT = "cert/"
+CHALLENGE = "challenge/"
+ACME = "acme/"
+BLOCK = "block/"
+AUDIT = "audit/"
+
+
+def tenant(slug: str) -> str:
+    return TENANT + slug
+
+
+def host(name: str) -> str:
+    return HOST + name
+
+
+def target(label: str) -> str:
+    return TARGET + label
+
+
+def access(key_id: str) -> str:
+    return ACCESS + key_id
+
+
+def cert(host_name: str) -> str:
+    return CERT + host_name
+
+
+def challenge(token: str) -> str:
+    return CHALLENGE + token
+
+
+def block(block_id: str) -> str:
+    return BLOCK + block_id
+
+
+def audit(entry_id: str) -> str:
+    return AUDIT + entry_id

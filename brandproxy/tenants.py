@@ -1,0 +1,181 @@
+"""Tenants and hosts: the only place that writes them, with an audit entry for every change.
+
+`Registry` is what the command line and the HTTP API call. What reads them on a hot path is `directory`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from brandproxy.config import Settings
+from brandproxy.core import names
+from brandproxy.core.ids import uuid7
+from brandproxy.errors import Conflict, NotFound
+from brandproxy.model import Host, HostState, Policy, SigningKey, Tenant
+from brandproxy.store import Entry, Store, keys
+from brandproxy.store.seal import Seal, open_seal
+
+T = TypeVar("T")
+
+_TENANT = TypeAdapter(Tenant)
+_HOST = TypeAdapter(Host)
+
+
+class Codec:
+    """Records to store values and back. Tenants hold signing keys, so they are sealed whole."""
+
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal
+
+    def tenant(self, value: bytes) -> Tenant:
+        return _TENANT.validate_json(self._seal.open(value))
+
+    def host(self, value: bytes) -> Host:
+        return _HOST.validate_json(value)
+
+    def dump(self, record: Tenant | Host) -> bytes:
+        if isinstance(record, Tenant):
+            return self._seal.seal(_TENANT.dump_json(record))
+        return _HOST.dump_json(record)
+
+
+class Registry:
+    """`now` returns seconds. `actor` names who acts, for the audit trail."""
+
+    def __init__(
+        self, store: Store, settings: Settings, now: Callable[[], float] = time.time, actor: str = "cli"
+    ) -> None:
+        self.store = store
+        self.codec = Codec(open_seal(settings))
+        self._domain = settings.edge.domain
+        self._now = now
+        self._actor = actor
+
+    async def add_tenant(self, slug: str, name: str = "", policy: Policy | None = None) -> Tenant:
+        """A new tenant with its first key. Raises Conflict when the slug is taken."""
+        now = int(self._now())
+        key = SigningKey(0, secrets.token_bytes(32), now)
+        tenant = Tenant(names.slug(slug), (key,), name or slug, policy or Policy(), created_at=now)
+        if not await self.store.create(keys.tenant(slug), self.codec.dump(tenant)):
+            raise Conflict(f"tenant {slug!r} exists already")
+        await self.audit("tenant.add", slug)
+        return tenant
+
+    async def tenant(self, slug: str) -> Tenant:
+        entry = await self.store.get(keys.tenant(slug))
+        if entry is None:
+            raise NotFound(f"no tenant {slug!r}", "See `brandproxy tenant list`, or add it: `tenant add`.")
+        return self.codec.tenant(entry.value)
+
+    async def tenants(self) -> list[Tenant]:
+        return [self.codec.tenant(entry.value) for entry in await self.store.list(keys.TENANT)]
+
+    async def change_tenant(self, slug: str, change: Callable[[Tenant], Tenant], what: str) -> Tenant:
+        """Apply `change` to the present record, again if somebody else wrote in between."""
+        tenant = await self._change(
+            keys.tenant(slug), lambda entry: change(self.codec.tenant(entry.value)), f"tenant {slug!r}"
+        )
+        await self.audit(what, slug)
+        return tenant
+
+    async def rotate_key(self, slug: str) -> Tenant:
+        """A new newest key; the old ones go on verifying what is mailed."""
+
+        def rotate(tenant: Tenant) -> Tenant:
+            used = {key.number for key in tenant.keys}
+            number = next((n for n in range(64) if n not in used), None)
+            if number is None:
+                raise Conflict("all 64 key numbers are in use", "Remove a revoked key first.")
+            return replace(
+                tenant,
+                keys=(SigningKey(number, secrets.token_bytes(32), int(self._now())), *tenant.keys),
+            )
+
+        return await self.change_tenant(slug, rotate, "tenant.rotate-key")
+
+    async def revoke_key(self, slug: str, number: int) -> Tenant:
+        """Refuse every token signed with this key, from now on, on all edges."""
+
+        def revoke(tenant: Tenant) -> Tenant:
+            if number not in {key.number for key in tenant.keys}:
+                raise NotFound(f"tenant {slug!r} has no key {number}")
+            now = int(self._now())
+            return replace(
+                tenant,
+                keys=tuple(replace(k, revoked_at=now) if k.number == number else k for k in tenant.keys),
+            )
+
+        return await self.change_tenant(slug, revoke, f"tenant.revoke-key {number}")
+
+    async def remove_tenant(self, slug: str) -> None:
+        """Raises Conflict while the tenant has hosts: links in mails lead there."""
+        hosts = [host.name for host in await self.hosts() if host.tenant == slug]
+        if hosts:
+            raise Conflict(f"tenant {slug!r} has hosts: {', '.join(hosts)}", "Remove the hosts first.")
+        if not await self.store.delete(keys.tenant(slug)):
+            raise NotFound(f"no tenant {slug!r}")
+        await self.audit("tenant.remove", slug)
+
+    async def add_host(self, name: str, tenant: str, state: HostState = HostState.PENDING) -> Host:
+        """Claim a name for a tenant, atomically, with a CNAME target that was never given out before."""
+        name = names.hostname(name)
+        await self.tenant(tenant)
+        now = int(self._now())
+        label = secrets.token_hex(8)
+        host = Host(name, tenant, f"{label}.{self._domain}", state, "added", now, now)
+        if not await self.store.create(keys.host(name), self.codec.dump(host)):
+            owner = await self.host(name)
+            raise Conflict(f"host {name} belongs to tenant {owner.tenant!r} already")
+        await self.store.put(keys.target(label), name.encode())
+        await self.audit("host.add", name, tenant=tenant)
+        return host
+
+    async def host(self, name: str) -> Host:
+        entry = await self.store.get(keys.host(names.hostname(name)))
+        if entry is None:
+            raise NotFound(f"no host {name}", "See `brandproxy host list`, or add it: `host add`.")
+        return self.codec.host(entry.value)
+
+    async def hosts(self) -> list[Host]:
+        return [self.codec.host(entry.value) for entry in await self.store.list(keys.HOST)]
+
+    async def set_host_state(self, name: str, state: HostState, reason: str) -> Host:
+        """Move a host, with its reason. The same state again changes nothing."""
+        now = int(self._now())
+        before = await self.host(name)
+        if before.state == state:
+            return before
+        host = await self._change(
+            keys.host(before.name),
+            lambda entry: replace(self.codec.host(entry.value), state=state, reason=reason, since=now),
+            f"host {name}",
+        )
+        await self.audit("host.state", name, before=before.state, after=state, reason=reason)
+        return host
+
+    async def remove_host(self, name: str) -> None:
+        name = names.hostname(name)
+        if not await self.store.delete(keys.host(name)):
+            raise NotFound(f"no host {name}")
+        await self.audit("host.remove", name)
+
+    async def audit(self, what: str, subject: str, **details: object) -> None:
+        at_us = int(self._now() * 1e6)
+        entry = {"at_us": at_us, "actor": self._actor, "what": what, "subject": subject, **details}
+        await self.store.put(keys.audit(uuid7(at_us // 1000)), json.dumps(entry).encode())
+
+    async def _change(self, key: str, change: Callable[[Entry], T], what: str) -> T:
+        while True:
+            entry = await self.store.get(key)
+            if entry is None:
+                raise NotFound(f"no {what}")
+            record = change(entry)
+            if await self.store.replace(key, self.codec.dump(record), entry.version):  # type: ignore[arg-type]
+                return record

@@ -1,0 +1,39 @@
+"""Fixtures every part of the suite shares."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def need_program(name: str, package: str) -> str:
+    """The path of a real part; in CI a missing one fails the run, on a laptop the test skips."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if found is None:
+        message = f"{name} is not installed: apt-get install {package}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real mails beside the checkout (its own README says whose); skipped when absent."""
+    folder = Path(os.environ.get("BRANDPROXY_CORPUS", CORPUS))
+    if not folder.is_dir():
+        pytest.skip(f"no corpus at {folder}: set BRANDPROXY_CORPUS to a folder of mails")
+    return folder
