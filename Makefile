@@ -10,8 +10,9 @@ help:  ## what there is
 
 install: $(VENV)/server  ## make .venv; .venv/bin/brandproxy works after it
 
+# A bare Debian has Python without venv: as root or with sudo it is installed, otherwise said.
 $(VENV)/bin/python:
-	@bin/venv $(PYTHON) $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || ./packages.sh python3-venv && $(PYTHON) -m venv $(VENV)
 
 $(VENV)/server: $(VENV)/bin/python requirements-server.lock pyproject.toml
 	@echo "installing what brandproxy needs (once) ..."
@@ -27,3 +28,22 @@ $(VENV)/test: $(VENV)/server requirements-test.lock
 $(VENV)/bench: $(VENV)/test requirements-bench.lock
 	@$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@
+
+packages:  ## Debian packages the tests and benches use, when root or sudo is there
+	@./packages.sh
+
+demo: $(VENV)/server  ## the whole path on loopback; ARGS=--once checks it and stops
+	@$(BIN)/brandproxy demo $(ARGS)
+
+test: packages $(VENV)/test  ## everything, with real servers on loopback
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(VENV)/test  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:  ## remove what was made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Benches: ratios against a peer in the same run. ARGS=--json prints one JSON object as the last line.

@@ -1,0 +1,68 @@
+"""`brandproxy config …`: the settings in force and where each comes from."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+from pydantic import BaseModel, SecretStr
+
+from brandproxy.cli.common import Json, print_json, print_table
+from brandproxy.config import load, settings_file
+
+app = typer.Typer(no_args_is_help=True, help="The settings in force.")
+
+Row = tuple[str, object, str, str]
+
+
+@app.command()
+def show(json: Json = False) -> None:
+    """Print every setting, its value and its source. Example: [bold]brandproxy config show[/bold]"""
+    rows = settings_rows()
+    if json:
+        print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
+    else:
+        print_table(("setting", "value", "source", "what it is"), rows, "")
+
+
+@app.command()
+def check() -> None:
+    """Read the settings and say whether they hold. Example: [bold]brandproxy config check[/bold]"""
+    load()
+    file = settings_file()
+    print(f"settings hold ({file} {'read' if file.exists() else 'is not there: defaults and environment'})")
+
+
+def settings_rows() -> list[Row]:
+    """(name, value, source, description) of every setting."""
+    import tomllib
+
+    settings = load()
+    file = settings_file()
+    filed = tomllib.loads(file.read_text()) if file.exists() else {}
+    return [_row(name, value, filed, about) for name, value, about in _walk(settings)]
+
+
+def _walk(model: BaseModel, prefix: str = "") -> list[tuple[str, object, str]]:
+    rows: list[tuple[str, object, str]] = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            rows += _walk(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, value, field.description or ""))
+    return rows
+
+
+def _row(name: str, value: object, filed: dict[str, object], about: str) -> Row:
+    variable = "BRANDPROXY_" + name.replace(".", "_").upper()
+    section, _, key = name.rpartition(".")
+    place = filed.get(section, {}) if section else filed
+    if variable in {key.upper() for key in os.environ}:
+        source = variable
+    elif isinstance(place, dict) and key in place:
+        source = str(settings_file())
+    else:
+        source = "default"
+    shown = "(set)" if isinstance(value, SecretStr) and value.get_secret_value() else value
+    return name, "" if isinstance(shown, SecretStr) else shown, source, about

@@ -1,0 +1,92 @@
+"""`brandproxy host …`: the names tenants CNAME to us."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.model import Host, HostState
+
+app = typer.Typer(no_args_is_help=True, help="The host names tenants CNAME to us.")
+
+Name = Annotated[str, typer.Argument(help="The host name, e.g. links.acme.com.", show_default=False)]
+
+
+@app.command()
+def add(
+    name: Name,
+    tenant: Annotated[str, typer.Option(help="The tenant who owns the name.")],
+    json: Json = False,
+) -> None:
+    """Claim a host name for a tenant and say which CNAME to create.
+
+    Example: [bold]brandproxy host add links.acme.com --tenant acme[/bold]
+    """
+    host = with_context(lambda context: context.registry.add_host(name, tenant))
+    if json:
+        print_json(asdict(host))
+        return
+    print(f"added {host.name} for tenant {tenant}; the customer creates this record:\n")
+    print(f"  {host.name}.  CNAME  {host.target}.\n")
+    print(f"then: brandproxy dns {host.name}")
+
+
+@app.command("list")
+def list_(tenant: Annotated[str, typer.Option(help="Only this tenant's hosts.")] = "", json: Json = False) -> None:
+    """List the hosts and their states. Example: [bold]brandproxy host list --tenant acme[/bold]"""
+    hosts = with_context(lambda context: context.registry.hosts())
+    hosts = [host for host in hosts if not tenant or host.tenant == tenant]
+    if json:
+        print_json([asdict(host) for host in hosts])
+        return
+    rows = [(h.name, h.tenant, h.state, _time(h.since), h.reason) for h in hosts]
+    print_table(
+        ("host", "tenant", "state", "since", "reason"),
+        rows,
+        "No hosts yet. Add one: brandproxy host add links.example.com --tenant acme",
+    )
+
+
+@app.command()
+def show(name: Name, json: Json = False) -> None:
+    """Show one host. Example: [bold]brandproxy host show links.acme.com[/bold]"""
+    host = with_context(lambda context: context.registry.host(name))
+    print_json(asdict(host)) if json else print_table(("host", name), asdict(host).items(), "")
+
+
+@app.command()
+def suspend(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "by the operator",
+    json: Json = False,
+) -> None:
+    """Stop a host: its links answer with the safe page. Example: [bold]host suspend links.acme.com[/bold]"""
+    _move(name, HostState.SUSPENDED, reason, json)
+
+
+@app.command()
+def resume(name: Name, json: Json = False) -> None:
+    """Let a suspended host start over as pending. Example: [bold]host resume links.acme.com[/bold]"""
+    _move(name, HostState.PENDING, "resumed by the operator", json)
+
+
+@app.command()
+def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove a host. Links mailed under it stop working. Example: [bold]host remove links.acme.com --yes[/bold]"""
+    if not yes:
+        typer.confirm(f"Remove {name}? Links already mailed under it stop working", abort=True)
+    with_context(lambda context: context.registry.remove_host(name))
+    print(f"removed {name}; its CNAME target is never given out again")
+
+
+def _move(name: str, state: HostState, reason: str, json: bool) -> None:
+    host: Host = with_context(lambda context: context.registry.set_host_state(name, state, reason))
+    print_json(asdict(host)) if json else print(f"{host.name} is {host.state}")
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

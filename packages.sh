@@ -1,0 +1,26 @@
+#!/bin/sh
+# Installs Debian packages: those named, else all of packages.txt. Without root or sudo it says which are missing.
+set -u
+here=$(dirname "$0")
+wanted=${*:-$(sed -e 's/#.*//' "$here/packages.txt")}
+missing=""
+for name in $wanted; do
+    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing="$missing $name"
+done
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then as_root=""; elif sudo -n true 2>/dev/null; then as_root="sudo"; else
+    echo "missing Debian packages, tests that need them will skip: apt-get install$missing" >&2
+    exit 0
+fi
+command -v apt-get >/dev/null || { echo "no apt-get here; install by hand:$missing" >&2; exit 0; }
+
+echo "installing Debian packages:$missing"
+# No daemon of a package starts by itself: the tests start their own, on their own ports.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod +x $policy
+    trap '$as_root rm -f $policy' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get -qq update && $as_root apt-get -qq -y --no-install-recommends install $missing >/dev/null
