@@ -29,7 +29,7 @@ _HTML = """\
   <p>The new boots are in. They walked 900&nbsp;km before we let them near a shop &mdash;
   <a href="https://acme.example/boots?size=42&amp;colour=moss&amp;utm_source=newsletter&amp;utm_medium=email">see
   how they held</a>, or ask <a href='https://acme.example/people/@ines#boots'>Ines</a>, who wore them.</p>
-  <p><a href="https://acme.example/hütten?tal=Ötztal&amp;copy=2">Huts of the Ötztal</a> that are open in November.</p>
+  <p><a href="https://acme.example/hütten?tal=Ötztal&amp;copy=2">Huts of the Ötztal</a>, open in November.</p>
   <!--[if mso]>
   <v:roundrect xmlns:v="urn:schemas-microsoft-com:vml" href="https://acme.example/sale?from=outlook&amp;n=1"
       style="height:44px;width:220px;v-text-anchor:middle" arcsize="12%" fillcolor="#24483e" stroke="f">

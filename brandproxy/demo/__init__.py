@@ -1,0 +1,1 @@
+"""Floor 5, the demo: the whole path on one machine, every step checked."""
