@@ -1,4 +1,4 @@
-"""Floor 5, the command line: one module per group of commands, each listed once in `main`.
+"""Floor 5, the command line: one module per group of commands, each listed once in `_GROUPS`.
 
 Commands import what they use when they run, so that `brandproxy rewrite` in a mail pipe starts fast.
 """
@@ -12,18 +12,8 @@ import typer
 
 from brandproxy.errors import BrandproxyError, Retryable
 
-app = typer.Typer(
-    name="brandproxy",
-    help="Links and images in outgoing mail under the customer's own name.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 # module -> None: its commands stand at the top; a name: they form a group.
 _GROUPS: tuple[tuple[str, str | None], ...] = (
-    ("serve", None),
     ("tenant", "tenant"),
     ("host", "host"),
     ("token", "token"),
@@ -34,13 +24,25 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
 EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h
 
 
+def build() -> typer.Typer:
+    """The whole command tree."""
+    app = typer.Typer(
+        name="brandproxy",
+        help="Links and images in outgoing mail under the customer's own name.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module, group in _GROUPS:
+        app.add_typer(import_module(f"brandproxy.cli.{module}").app, name=group)
+    return app
+
+
 def main() -> None:
     """Entry point. Errors are one line with what to do next; retryable ones exit with EX_TEMPFAIL."""
-    for module, group in _GROUPS:
-        commands = import_module(f"brandproxy.cli.{module}").app
-        app.add_typer(commands, name=group)
     try:
-        app()
+        build()()
     except BrandproxyError as error:
         print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
         raise SystemExit(EX_TEMPFAIL if isinstance(error, Retryable) else 1) from error

@@ -1,0 +1,101 @@
+"""The command line works on a bare data directory, without a server, and says what to do next."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def run(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Run a brandproxy command on a data directory of its own."""
+
+    def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("BRANDPROXY_")}
+        env |= {"BRANDPROXY_DATA": str(tmp_path / "data"), "COLUMNS": "200", **environment}
+        call = [sys.executable, "-m", "brandproxy", *words]
+        return subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return command
+
+
+def test_a_tenant_its_host_and_its_key_are_made_from_nothing(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("tenant", "add", "acme", "--name", "Acme", "--home", "https://acme.com/").returncode == 0
+    added = run("host", "add", "Links.Acme.com", "--tenant", "acme")
+    assert "links.acme.com.  CNAME  " in added.stdout
+    hosts = json.loads(run("host", "list", "--json").stdout)
+    assert [(h["name"], h["tenant"], h["state"]) for h in hosts] == [("links.acme.com", "acme", "pending")]
+    key = run("key", "create", "--tenant", "acme").stdout.strip()
+    assert key.startswith("bp_")
+    assert key.split("_", 2)[2] not in run("key", "list", "--json").stdout
+
+
+def test_what_is_printed_of_a_tenant_holds_no_secret(run) -> None:  # type: ignore[no-untyped-def]
+    shown = json.loads(run("tenant", "add", "acme", "--json").stdout)
+    assert shown["keys"] == [{"number": 0, "created_at": shown["created_at"], "revoked_at": None}]
+
+
+def test_settings_change_only_what_is_named(run) -> None:  # type: ignore[no-untyped-def]
+    run("tenant", "add", "acme")
+    run("tenant", "set", "acme", "--opens", "--private", "app.acme.com/login/*")
+    changed = json.loads(run("tenant", "set", "acme", "--exclude", "a.com/*", "--json").stdout)
+    assert changed["policy"]["opens"] is True
+    assert changed["policy"]["private"] == ["app.acme.com/login/*"]
+    assert changed["policy"]["exclude"] == ["a.com/*"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("tenant", "show", "ghost"), "tenant add"),
+        (("host", "add", "not a host", "--tenant", "x"), "links.example.com"),
+        (("token", "show", "https://example.com/"), "https://HOST/c/TOKEN"),
+        (("token", "show", "https://links.ghost.com/c/AAA"), "host list"),
+        (("key", "revoke", "nope"), "key list"),
+    ],
+)
+def test_a_failure_is_one_line_and_the_next_step(run, words, says) -> None:  # type: ignore[no-untyped-def]
+    failed = run(*words)
+    assert failed.returncode == 1
+    assert says in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_wrong_setting_names_its_place(run) -> None:  # type: ignore[no-untyped-def]
+    failed = run("config", "check", BRANDPROXY_EDGE_WORKERS="many")
+    assert failed.returncode == 1
+    assert "edge.workers" in failed.stderr
+
+
+def test_each_setting_is_shown_with_its_source(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "brandproxy.toml").write_text('[edge]\ndomain = "edge.example.net"\nhttp = "127.0.0.1:1"\n')
+    shown = json.loads(run("config", "show", "--json", BRANDPROXY_EDGE_HTTP="127.0.0.1:2").stdout)
+    assert shown["edge.domain"] == {"value": "edge.example.net", "source": "brandproxy.toml"}
+    assert shown["edge.http"] == {"value": "127.0.0.1:2", "source": "BRANDPROXY_EDGE_HTTP"}
+    assert shown["store"]["source"] == "default"
+
+
+def test_the_master_key_is_never_printed(run) -> None:  # type: ignore[no-untyped-def]
+    secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I="
+    assert secret not in run("config", "show", BRANDPROXY_MASTER_KEY=secret).stdout
+
+
+def test_every_command_teaches_with_an_example(run) -> None:  # type: ignore[no-untyped-def]
+    from typer.main import get_command
+
+    from brandproxy.cli import build
+
+    def walk(command: object, path: tuple[str, ...]) -> None:
+        children = getattr(command, "commands", None)
+        if children:
+            for name, child in children.items():
+                walk(child, (*path, name))
+        else:
+            assert "Example" in (getattr(command, "help", "") or ""), f"{' '.join(path)} has no example"
+
+    walk(get_command(build()), ("brandproxy",))
