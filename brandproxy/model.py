@@ -124,3 +124,26 @@ class Event:
     method: str = "GET"
     machine: tuple[str, ...] = ()  # reasons; empty: taken for a person
     rules: int = 0  # version of the machine rules that decided
+
+
+class BlockKind(StrEnum):
+    """What a kill-list entry names."""
+
+    DOMAIN = "domain"  # destinations on this host and below it
+    URL = "url"  # destinations that start with this
+    LINK = "link"  # one token, as it stands in the link's path
+    MESSAGE = "message"
+    CAMPAIGN = "campaign"
+    TENANT = "tenant"  # everything of a tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A kill-list entry: links it names answer 410. `tenant` empty: for all tenants."""
+
+    id: str
+    kind: BlockKind
+    value: str
+    tenant: str = ""
+    reason: str = ""
+    created_at: int = 0
