@@ -23,6 +23,12 @@ class AccessDenied(Final):
     action = "Send `Authorization: Bearer KEY` with a key made by `brandproxy key create`."
 
 
+class Forbidden(Final):
+    """A valid key that may not do this."""
+
+    action = "Use an operator's key (`brandproxy key create` without `--tenant`)."
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     key_id: str

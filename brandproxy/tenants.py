@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import TypeVar
 
@@ -57,6 +58,12 @@ class Registry:
         self._domain = settings.edge.domain
         self._now = now
         self._actor = actor
+
+    def acting(self, actor: str) -> Registry:
+        """The same registry in another name for the audit trail."""
+        other = copy(self)
+        other._actor = actor
+        return other
 
     async def add_tenant(self, slug: str, name: str = "", policy: Policy | None = None) -> Tenant:
         """A new tenant with its first key. Raises Conflict when the slug is taken."""
@@ -157,14 +164,17 @@ class Registry:
             lambda entry: replace(self.codec.host(entry.value), state=state, reason=reason, since=now),
             f"host {name}",
         )
-        await self.audit("host.state", name, before=before.state, after=state, reason=reason)
+        details = {"before": before.state, "after": state, "reason": reason}
+        await self.audit("host.state", host.name, tenant=host.tenant, **details)
         return host
 
     async def remove_host(self, name: str) -> None:
-        name = names.hostname(name)
-        if not await self.store.delete(keys.host(name)):
-            raise NotFound(f"no host {name}")
-        await self.audit("host.remove", name)
+        """Remove a host and its certificate. Its CNAME target is never given out again."""
+        host = await self.host(name)
+        if not await self.store.delete(keys.host(host.name)):
+            raise NotFound(f"no host {host.name}")
+        await self.store.delete(keys.cert(host.name))
+        await self.audit("host.remove", host.name, tenant=host.tenant)
 
     async def audit(self, what: str, subject: str, **details: object) -> None:
         at_us = int(self._now() * 1e6)

@@ -6,12 +6,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from brandproxy.access import AccessDenied, Principal, authenticate
+from brandproxy.access import AccessDenied, Forbidden, Principal, authenticate
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, BrandproxyError, Conflict, NotFound, Retryable
 
 _STATUS: tuple[tuple[type[BrandproxyError], int], ...] = (
     (AccessDenied, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
     (BadInput, 400),

@@ -1,0 +1,241 @@
+"""What the command line can do, over HTTP: tenants, hosts, API keys, the kill list, the audit trail.
+
+Isolation: a tenant's key reads and changes its own things only; another tenant's are not found. Adding and
+removing tenants, signing keys and origins are the operator's. No answer holds a secret, but for the API key
+that was just made, which is shown that once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from brandproxy import access, blocks, web
+from brandproxy.admin.operations import Call, Operation, path_items
+from brandproxy.admin.operations import routes as make_routes
+from brandproxy.admin.views import (
+    AccessMade,
+    AccessView,
+    AuditEntry,
+    AuditPage,
+    HostPage,
+    KeyView,
+    NewAccess,
+    NewBlock,
+    NewHost,
+    NewTenant,
+    Reason,
+    TenantChange,
+    TenantView,
+)
+from brandproxy.context import Context
+from brandproxy.core import names
+from brandproxy.errors import BadInput, NotFound
+from brandproxy.model import Block, BlockKind, Host, HostState, Tenant
+from brandproxy.store import keys
+
+_PAGE = 500
+
+
+def _view(tenant: Tenant) -> TenantView:
+    signing = tuple(KeyView(key.number, key.created_at, key.revoked_at) for key in tenant.keys)
+    return TenantView(
+        tenant.slug, tenant.name, tenant.policy, tenant.origins, tenant.home,
+        tenant.apple_app_site_association, tenant.assetlinks, tenant.created_at, signing,
+    )  # fmt: skip
+
+
+def _slug(call: Call) -> str:
+    slug = names.slug(call.path["slug"])
+    web.require_tenant(call.who, slug)
+    return slug
+
+
+async def _host(call: Call) -> Host:
+    host = await call.registry.host(call.path["name"])
+    if not call.who.sees(host.tenant):
+        raise NotFound(f"no host {host.name}")
+    return host
+
+
+async def list_tenants(call: Call) -> list[TenantView]:
+    return [_view(tenant) for tenant in await call.registry.tenants() if call.who.sees(tenant.slug)]
+
+
+async def add_tenant(call: Call) -> TenantView:
+    call.operator()
+    return _view(await call.registry.add_tenant(call.body.slug, call.body.name, call.body.policy))
+
+
+async def show_tenant(call: Call) -> TenantView:
+    return _view(await call.registry.tenant(_slug(call)))
+
+
+async def change_tenant(call: Call) -> TenantView:
+    slug, wanted = _slug(call), call.body
+    if wanted.origins is not None:
+        call.operator()  # an origin names what our own machines read
+        for origin in wanted.origins:
+            names.slug(origin.name)
+    fields = {name: value for name, value in vars(wanted).items() if value is not None}
+    what = f"tenant.change {', '.join(sorted(fields)) or 'nothing'}"
+    return _view(await call.registry.change_tenant(slug, lambda tenant: replace(tenant, **fields), what))
+
+
+async def remove_tenant(call: Call) -> None:
+    call.operator()
+    await call.registry.remove_tenant(_slug(call))
+
+
+async def rotate_key(call: Call) -> TenantView:
+    call.operator()
+    return _view(await call.registry.rotate_key(_slug(call)))
+
+
+async def revoke_key(call: Call) -> TenantView:
+    call.operator()
+    number = call.path["number"]
+    if not (number.isascii() and number.isdigit() and len(number) <= 2):
+        raise BadInput("a signing key's number is 0 to 63")
+    return _view(await call.registry.revoke_key(_slug(call), int(number)))
+
+
+async def list_hosts(call: Call) -> HostPage:
+    tenant, after = call.query.get("tenant", ""), call.query.get("after", "")
+    hosts = [host for host in await call.registry.hosts() if call.who.sees(host.tenant)]
+    hosts = [host for host in hosts if host.name > after and tenant in ("", host.tenant)]
+    page = hosts[:_PAGE]
+    return HostPage(page, page[-1].name if len(hosts) > _PAGE else "")
+
+
+async def add_host(call: Call) -> Host:
+    web.require_tenant(call.who, names.slug(call.body.tenant))
+    return await call.registry.add_host(call.body.name, call.body.tenant)
+
+
+async def suspend_host(call: Call) -> Host:
+    call.operator()
+    host = await _host(call)
+    return await call.registry.set_host_state(host.name, HostState.SUSPENDED, call.body.reason[:500])
+
+
+async def resume_host(call: Call) -> Host:
+    """Only a suspended host starts over; any other stays as it is."""
+    call.operator()
+    host = await _host(call)
+    if host.state is not HostState.SUSPENDED:
+        return host
+    return await call.registry.set_host_state(host.name, HostState.PENDING, "resumed by the operator")
+
+
+async def remove_host(call: Call) -> None:
+    host = await _host(call)
+    await call.registry.remove_host(host.name)
+
+
+async def list_keys(call: Call) -> list[AccessView]:
+    found = await access.list_keys(call.context.store)
+    return [AccessView(key.id, key.tenant, key.note, key.created_at) for key in found if _sees(call, key.tenant)]
+
+
+async def add_key(call: Call) -> AccessMade:
+    wanted = call.body
+    if wanted.tenant is None:
+        call.operator()
+    else:
+        web.require_tenant(call.who, names.slug(wanted.tenant))
+        await call.registry.tenant(wanted.tenant)
+    key, text = await access.create_key(call.context.store, wanted.tenant, wanted.note[:500])
+    await call.registry.audit("key.create", key.id, tenant=key.tenant or "")
+    return AccessMade(key.id, text)
+
+
+async def revoke_access(call: Call) -> None:
+    found = {key.id: key for key in await access.list_keys(call.context.store)}
+    key = found.get(call.path["id"])
+    if key is None or not _sees(call, key.tenant):
+        raise NotFound("no such API key")
+    await access.revoke_key(call.context.store, key.id)
+    await call.registry.audit("key.revoke", key.id, tenant=key.tenant or "")
+
+
+def _sees(call: Call, tenant: str | None) -> bool:
+    return call.who.tenant is None or call.who.tenant == tenant
+
+
+async def list_blocks(call: Call) -> list[Block]:
+    return [block for block in await blocks.everything(call.context.store) if _sees(call, block.tenant)]
+
+
+async def add_block(call: Call) -> Block:
+    wanted = call.body
+    if not wanted.tenant or wanted.kind is BlockKind.TENANT:
+        call.operator()
+    if wanted.tenant:
+        web.require_tenant(call.who, names.slug(wanted.tenant))
+    block = await blocks.add(call.context.store, wanted.kind, wanted.value, wanted.tenant, wanted.reason)
+    await call.registry.audit("block.add", block.value[:200], tenant=block.tenant, kind=block.kind, id=block.id)
+    return block
+
+
+async def remove_block(call: Call) -> None:
+    block = await blocks.get(call.context.store, call.path["id"])
+    if not _sees(call, block.tenant):
+        raise NotFound("no such kill-list entry")
+    await blocks.remove(call.context.store, block.id)
+    await call.registry.audit("block.remove", block.value[:200], tenant=block.tenant, id=block.id)
+
+
+async def audit(call: Call) -> AuditPage:
+    before, subject = call.query.get("before", ""), call.query.get("subject", "")
+    entries = [_entry(e.key.removeprefix(keys.AUDIT), e.value) for e in await call.context.store.list(keys.AUDIT)]
+    entries = [entry for entry in reversed(entries) if call.who.sees(entry.tenant)]
+    entries = [e for e in entries if (not before or e.id < before) and subject in ("", e.subject)]
+    page = entries[:_PAGE]
+    return AuditPage(page, page[-1].id if len(entries) > _PAGE else "")
+
+
+def _entry(entry_id: str, value: bytes) -> AuditEntry:
+    record = json.loads(value)
+    at_us, actor, what, subject = (record.pop(name) for name in ("at_us", "actor", "what", "subject"))
+    tenant = record.pop("tenant", subject if what.startswith("tenant.") else "")
+    return AuditEntry(entry_id, at_us, actor, what, subject, tenant, record)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/v1/tenants", "List tenants", list_tenants, list[TenantView]),
+    Operation("POST", "/v1/tenants", "Add a tenant", add_tenant, TenantView, NewTenant, 201),
+    Operation("GET", "/v1/tenants/{slug}", "Show a tenant", show_tenant, TenantView),
+    Operation("PATCH", "/v1/tenants/{slug}", "Change a tenant", change_tenant, TenantView, TenantChange),
+    Operation("DELETE", "/v1/tenants/{slug}", "Remove a tenant without hosts", remove_tenant),
+    Operation("POST", "/v1/tenants/{slug}/rotate-key", "Make a new signing key", rotate_key, TenantView),
+    Operation("POST", "/v1/tenants/{slug}/keys/{number}/revoke", "Revoke a leaked one", revoke_key, TenantView),
+    Operation(
+        "GET", "/v1/hosts", "List hosts", list_hosts, HostPage,
+        query=(("tenant", "only this tenant's"), ("after", "the page behind this name")),
+    ),
+    Operation("POST", "/v1/hosts", "Claim a host name", add_host, Host, NewHost, 201),
+    Operation("GET", "/v1/hosts/{name}", "Show a host", _host, Host),
+    Operation("DELETE", "/v1/hosts/{name}", "Remove a host", remove_host),
+    Operation("POST", "/v1/hosts/{name}/suspend", "Stop a host", suspend_host, Host, Reason),
+    Operation("POST", "/v1/hosts/{name}/resume", "Let a suspended host start over", resume_host, Host),
+    Operation("GET", "/v1/keys", "List API keys", list_keys, list[AccessView]),
+    Operation("POST", "/v1/keys", "Make an API key", add_key, AccessMade, NewAccess, 201),
+    Operation("DELETE", "/v1/keys/{id}", "Revoke an API key", revoke_access),
+    Operation("GET", "/v1/blocks", "List the kill list", list_blocks, list[Block]),
+    Operation("POST", "/v1/blocks", "Block from now on, at all edges in 2 s", add_block, Block, NewBlock, 201),
+    Operation("DELETE", "/v1/blocks/{id}", "Take off the kill list", remove_block),
+    Operation(
+        "GET", "/v1/audit", "Who did what, newest first", audit, AuditPage,
+        query=(("subject", "only about this"), ("before", "the page behind this id")),
+    ),
+)  # fmt: skip
+
+PATHS: dict[str, Any] = path_items(OPERATIONS, "admin")
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    return make_routes(context, OPERATIONS)

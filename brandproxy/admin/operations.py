@@ -1,0 +1,173 @@
+"""An operation of the HTTP API, and how a table of them becomes routes and OpenAPI 3.1 path items.
+
+Routes and documentation come from the same table, input is validated by the type that is documented, and
+answers are dumped through the type that is documented, so that none of the three can disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from brandproxy import web
+from brandproxy.access import Forbidden, Principal
+from brandproxy.context import Context
+from brandproxy.errors import BadInput
+from brandproxy.tenants import Registry
+
+_MAX_BODY = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request after authentication: who asks, the path's parameters, the query, the validated body."""
+
+    context: Context
+    who: Principal
+    path: dict[str, str]
+    query: dict[str, str]
+    body: Any
+
+    @property
+    def registry(self) -> Registry:
+        """The registry, with this key's name in the audit trail."""
+        return self.context.registry.acting(f"key {self.who.key_id}")
+
+    def operator(self) -> None:
+        """Raises Forbidden (403) when a tenant's key asks."""
+        if self.who.tenant is not None:
+            raise Forbidden("this needs an operator's key")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`takes` and `gives` are types pydantic understands; None: no body. `query`: name -> description."""
+
+    method: str
+    path: str
+    summary: str
+    run: Callable[[Call], Awaitable[Any]]
+    gives: Any = None
+    takes: Any = None
+    status: int = 200
+    query: tuple[tuple[str, str], ...] = ()
+
+
+def routes(context: Context, operations: Sequence[Operation]) -> list[BaseRoute]:
+    """One route a path, so that another method on it is answered 405 with Allow."""
+    paths = dict.fromkeys(operation.path for operation in operations)
+    return [_route(context, path, [o for o in operations if o.path == path]) for path in paths]
+
+
+def _route(context: Context, path: str, operations: list[Operation]) -> Route:
+    by_method = {operation.method: operation for operation in operations}
+
+    async def endpoint(request: Request) -> Response:
+        return await _answer(context, by_method["GET" if request.method == "HEAD" else request.method], request)
+
+    return Route(path, endpoint, methods=list(by_method))
+
+
+async def _answer(context: Context, operation: Operation, request: Request) -> Response:
+    who = await web.principal(request)
+    body = _parse(operation.takes, await _read(request)) if operation.takes is not None else None
+    given = await operation.run(Call(context, who, request.path_params, dict(request.query_params), body))
+    if operation.gives is None:
+        return Response(status_code=204)
+    content = TypeAdapter(operation.gives).dump_json(given)
+    headers = {"Cache-Control": "no-store"}
+    return Response(content, operation.status, headers, media_type="application/json")
+
+
+async def _read(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY:
+            raise BadInput("the body is too long", f"Send at most {_MAX_BODY} bytes.")
+    return body
+
+
+def _parse(kind: Any, body: bytes) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(body)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+        raise BadInput(faults, "Send JSON as `/openapi.json` describes it.") from error
+
+
+def path_items(operations: Sequence[Operation], tag: str) -> dict[str, Any]:
+    """OpenAPI 3.1 path items (https://spec.openapis.org/oas/v3.1.0#path-item-object), schemas in place."""
+    items: dict[str, Any] = {}
+    for operation in operations:
+        items.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation, tag)
+    return items
+
+
+def _describe(operation: Operation, tag: str) -> dict[str, Any]:
+    in_path = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path]
+    parameters += [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+        for name, text in operation.query
+    ]
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "tags": [tag],
+        "security": [{"bearer": []}],
+        "parameters": parameters,
+        "responses": {str(operation.status if operation.gives is not None else 204): _success(operation)},
+    }
+    described["responses"] |= {str(code): _problem(title) for code, title in _failures(operation)}
+    if operation.takes is not None:
+        described["requestBody"] = {"required": True, "content": _json(operation.takes, "validation")}
+    return described
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    if operation.gives is None:
+        return {"description": "done"}
+    return {"description": "done", "content": _json(operation.gives, "serialization")}
+
+
+def _failures(operation: Operation) -> list[tuple[int, str]]:
+    found = [(400, "the input is not valid"), (401, "no valid key"), (403, "this key may not do that")]
+    found += [(404, "not found"), (503, "the store is away; try again")]
+    return [*found, (409, "conflict with what is there")] if operation.method != "GET" else found
+
+
+def _problem(title: str) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": ["status", "title"],
+        "properties": {
+            "type": {"type": "string"},
+            "status": {"type": "integer"},
+            "title": {"type": "string"},
+            "detail": {"type": "string"},
+            "action": {"type": "string"},
+        },
+    }
+    return {"description": title, "content": {"application/problem+json": {"schema": schema}}}
+
+
+def _json(kind: Any, mode: Any) -> dict[str, Any]:
+    schema = TypeAdapter(kind).json_schema(mode=mode)
+    return {"application/json": {"schema": _inline(schema, schema.pop("$defs", {}))}}
+
+
+def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its definitions put in place: path items are then complete by themselves."""
+    if isinstance(schema, list):
+        return [_inline(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inline(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inline(value, definitions) for key, value in schema.items()}

@@ -1,0 +1,121 @@
+"""What goes in and out over HTTP: never a secret, but the API key that was just made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from brandproxy.model import BlockKind, Host, Origin, Policy
+
+
+@dataclass(frozen=True)
+class KeyView:
+    """A signing key without its secret."""
+
+    number: int
+    created_at: int
+    revoked_at: int | None
+
+
+@dataclass(frozen=True)
+class TenantView:
+    slug: str
+    name: str
+    policy: Policy
+    origins: tuple[Origin, ...]
+    home: str
+    apple_app_site_association: str
+    assetlinks: str
+    created_at: int
+    keys: tuple[KeyView, ...]
+
+
+@dataclass(frozen=True)
+class NewTenant:
+    slug: str
+    name: str = ""
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True)
+class TenantChange:
+    """Fields left out stay as they are."""
+
+    name: str | None = None
+    policy: Policy | None = None
+    origins: tuple[Origin, ...] | None = None
+    home: str | None = None
+    apple_app_site_association: str | None = None
+    assetlinks: str | None = None
+
+
+@dataclass(frozen=True)
+class NewHost:
+    name: str
+    tenant: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    reason: str = "by the operator"
+
+
+@dataclass(frozen=True)
+class AccessView:
+    id: str
+    tenant: str | None
+    note: str
+    created_at: int
+
+
+@dataclass(frozen=True)
+class NewAccess:
+    """`tenant` null: an operator's key."""
+
+    tenant: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class AccessMade:
+    """`key` is shown this once."""
+
+    id: str
+    key: str
+
+
+@dataclass(frozen=True)
+class NewBlock:
+    """`tenant` empty: for all tenants (operator only)."""
+
+    kind: BlockKind
+    value: str
+    tenant: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    id: str
+    at_us: int
+    actor: str
+    what: str
+    subject: str
+    tenant: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostPage:
+    """`next`: pass as `after` for the next page; empty: that was all."""
+
+    items: list[Host]
+    next: str
+
+
+@dataclass(frozen=True)
+class AuditPage:
+    """Newest first. `next`: pass as `before`; empty: that was all."""
+
+    items: list[AuditEntry]
+    next: str
