@@ -2,5 +2,7 @@
 
 - `urls`      which destinations may be signed and followed, and how they go into a Location header
 - `tokens`    the signed tokens of all four kinds; a promise once mailed
+- `html`      every URL in an HTML text with its exact span; on top of `tokenizer` (what is a tag), `places`
+              (which attributes), `charrefs`, `css`, `srcset`
 - `events`    an event to a spool record and back
 """

@@ -1,0 +1,103 @@
+"""URLs in style sheets and style attributes: `url()`, `@import`, `image-set()` (CSS Syntax 3 §4).
+
+Comments, strings and escapes are read as the CSS tokenizer reads them; the span of a URL is what stands
+between its quotes or parentheses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_NAME = r"(?:[-\w]|[^\x00-\x7f]|\\[^\n\r\f])"
+_TOKEN = re.compile(
+    r"/\*(?:[^*]++|\*(?!/)|(?!))*+(?:\*/)?"
+    r"""|"(?P<double>(?:[^"\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+)(?:"|\\?$(?!\n))"""
+    r"""|'(?P<single>(?:[^'\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+)(?:'|\\?$(?!\n))"""
+    rf"|(?P<name>@?{_NAME}++)(?P<call>\()?"
+    r"|(?P<mark>[;{}()])"
+)
+_SPACE = r"[ \t\n\r\f]*+"
+_QUOTE_NEXT = re.compile(rf"{_SPACE}[\"']")
+_UNQUOTED = re.compile(
+    rf"{_SPACE}((?:[^\"'()\\ \t\n\r\f\x00-\x08\x0b\x0e-\x1f\x7f]++|\\[^\n\r\f]|(?!))*+){_SPACE}(?:\)|$(?!\n))"
+)
+_BAD_URL = re.compile(r"(?:[^)\\]++|\\[\s\S]|(?!))*+\)?")
+_ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})(?:\r\n|[ \t\n\r\f])?|\r\n|[\n\r\f]|([\s\S])|$)")
+
+
+def unescape(text: str) -> str:
+    """A CSS string, url or identifier with its escapes decoded (§4.3.7)."""
+    return _ESCAPE.sub(_character, text) if "\\" in text else text
+
+
+def _character(match: re.Match[str]) -> str:
+    if match[1]:
+        code = int(match[1], 16)
+        return "\ufffd" if code == 0 or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF else chr(code)
+    return match[2] or ""
+
+
+def urls(css: str) -> Iterator[tuple[int, int, str, str]]:
+    """(start, end, url, place) of every URL that a client loads; place is "url()", "@import" or "image-set()".
+
+    `@namespace` names a vocabulary and loads nothing, so its URL is not given.
+    """
+    pos, rule = 0, ""
+    calls: list[str] = []  # the functions and parentheses open here
+    while match := _TOKEN.search(css, pos):
+        pos = match.end()
+        kind = match.lastgroup
+        if kind in ("name", "call"):
+            name = unescape(match["name"]).lower()
+            if name.startswith("@"):
+                rule = name
+            if kind == "name":
+                continue
+            if name != "url" or _QUOTE_NEXT.match(css, pos):
+                calls.append(name)
+                continue
+            start, end, pos = _unquoted(css, pos)
+            place = _place(rule, ["url"])
+        elif kind in ("double", "single"):
+            start, end = match.span(kind)
+            place = _place(rule, calls)
+        else:
+            rule = _mark(match["mark"], rule, calls)
+            continue
+        if place and end > start:
+            yield start, end, unescape(css[start:end]), place
+            rule = "" if place == "@import" else rule
+
+
+def _place(rule: str, calls: list[str]) -> str:
+    """What a string or url() is here, or "" when clients load nothing from it."""
+    call = calls[-1] if calls else ""
+    if rule == "@namespace":
+        return ""
+    if rule == "@import" and call in ("", "url"):
+        return "@import"
+    if call == "url":
+        return "url()"
+    return "image-set()" if call in ("image-set", "-webkit-image-set") else ""
+
+
+def _mark(mark: str | None, rule: str, calls: list[str]) -> str:
+    """Follow one of `;{}()`; the at-rule that goes on after it."""
+    if mark == "(":
+        calls.append("")
+    elif mark == ")" and calls:
+        calls.pop()
+    elif mark and mark in ";{}":
+        calls.clear()
+        return ""
+    return rule
+
+
+def _unquoted(css: str, pos: int) -> tuple[int, int, int]:
+    """After `url(`: the span of the URL (empty when it is a bad one) and where to go on (§4.3.6)."""
+    match = _UNQUOTED.match(css, pos)
+    if match:
+        return match.start(1), match.end(1), match.end()
+    bad = _BAD_URL.match(css, pos)
+    return pos, pos, bad.end() if bad else len(css)

@@ -1,0 +1,111 @@
+"""The part of the WHATWG tokenizer (HTML §13.2.5) that decides what is a tag and what is an attribute.
+
+Invariant: every pattern runs in time linear in what it passes over, because each repeat is possessive and
+each choice is decided by its first character. A pattern that fails on a construct has reached the end of the
+text: nothing after it can be markup, so the caller stops there and nothing is scanned twice.
+
+Possessive groups end in `|(?!)`: before CPython 3.11.5 a last, failing round of such a group moved the
+position (python/cpython#106052); a choice that fails at once puts it back.
+"""
+
+from __future__ import annotations
+
+import re
+
+_W = r"[\t\n\f\r ]"
+_VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+|(?=>))"""
+_ATTRIBUTE = rf"[^\t\n\f\r />][^\t\n\f\r />=]*+(?:{_W}*+={_W}*+{_VALUE}|(?!{_W}*+=))"
+_NAME_END = r"(?=[\t\n\f\r />=])"
+
+# Marks by which senders opt a link out of tracking: attribute name → what reports call it.
+MARKS = {
+    "data-brandproxy": "data-brandproxy",
+    "clicktracking": "clicktracking",
+    "ses:no-track": "ses:no-track",
+    "data-msys-clicktrack": "data-msys-clicktrack",
+    "data-pm-no-track": "data-pm-no-track",
+    "mautic:disable-tracking": "mautic:disable-tracking",
+    "data-skip-click": "data-skip-click",
+    "disable-tracking": "disable-tracking",
+    "mc:disable-tracking": "mc:disable-tracking",
+}
+
+# A style without "(" holds no url(), one without "&" cannot hide one.
+_STYLE = rf"""style{_NAME_END}(?!{_W}*+={_W}*+(?:"[^"(&]*+"|'[^'(&]*+'))"""
+_ANYWHERE = rf"(?:(?:background|{'|'.join(MARKS)}){_NAME_END}|{_STYLE})"
+_ATTRIBUTES = (
+    rf"(?:(?:href|src|srcset|xlink:href|background|poster|action|formaction|method|type|rel|http-equiv|content"
+    rf"|encoding|color|face|size|{'|'.join(MARKS)}){_NAME_END}|{_STYLE})"
+)
+_ELEMENTS = (
+    r"(?:a|area|img|image|source|video|audio|input|link|base|meta|form|button|style|script|title|textarea|xmp"
+    r"|iframe|noembed|noframes|plaintext|amp-img|amp-anim|amp-video|svg|math|select|frameset|v:[^\t\n\f\r />]++)"
+    r"(?=[\t\n\f\r />])"
+)
+_ENDS = r"(?:a|body|html|v:[^\t\n\f\r />]++)(?=[\t\n\f\r />])"
+_TEXT = r"[^<]++|<(?![A-Za-z/!?])"
+_END_TAG = rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
+_START_TAG = (
+    rf"<(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+"
+    rf"(?:[\t\n\f\r /]++|(?!(?i:{_ANYWHERE})){_ATTRIBUTE}|(?!))*+>"
+)
+
+# Passes over text and over tags that can hold nothing of interest.
+SKIP = re.compile(rf"(?:{_TEXT}|{_START_TAG}|{_END_TAG}|(?!))*+")
+# Passes over text only: every tag is looked at.
+SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
+NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
+# From inside a tag to its next attribute of interest (groups: name, value in "", in '', unquoted) or its end.
+STEP = re.compile(
+    rf"(?:[\t\n\f\r /]++|(?!(?i:{_ATTRIBUTES})){_ATTRIBUTE}|(?!))*+"
+    rf"""(?:>|([^\t\n\f\r />][^\t\n\f\r />=]*+)"""
+    rf"""(?:{_W}*+={_W}*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?=>))|(?!{_W}*+=)))"""
+)
+TAG_REST = re.compile(rf"(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>")
+_COMMENT_END = re.compile(r"--!?>")
+CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)
+_SCRIPT = re.compile(r"<!--|-->|<(/?)script(?=[\t\n\f\r />])", re.IGNORECASE)
+
+# Elements whose content is text up to their own end tag (§13.2.5.2–4). noscript is not among them: mail
+# clients run no scripts, so its content is markup.
+RAW = frozenset({"style", "xmp", "iframe", "noembed", "noframes", "title", "textarea", "script"})
+_RAW_END = {name: re.compile(rf"</{name}(?=[\t\n\f\r />])", re.IGNORECASE) for name in RAW if name != "script"}
+
+
+def raw_end(text: str, pos: int, end: int, name: str) -> int:
+    """Where the end tag `</name` of a raw text element opened before `pos` starts, or -1."""
+    if name == "script":
+        return _script_end(text, pos, end)
+    match = _RAW_END[name].search(text, pos, end)
+    return match.start() if match else -1
+
+
+def _script_end(text: str, pos: int, end: int) -> int:
+    """§13.2.5.15–31: `<!--` escapes, and `<script` inside an escape hides the next `</script`."""
+    depth = 0  # 0 data, 1 escaped, 2 double escaped
+    while match := _SCRIPT.search(text, pos, end):
+        pos = match.end()
+        if match[0] == "<!--":
+            depth = depth or 1
+            pos -= 2  # the dashes may already be those of "-->"
+        elif match[0] == "-->":
+            depth = 0
+        elif not match[1]:
+            depth = 2 if depth else 0
+        elif depth == 2:
+            depth = 1
+        else:
+            return match.start()
+    return -1
+
+
+def declaration_end(text: str, pos: int, end: int) -> int:
+    """The end of the comment, doctype or bogus comment that starts at `pos`, or -1 when it has none."""
+    if not text.startswith("<!--", pos):
+        close = text.find(">", pos + 2, end)
+        return close + 1 if close >= 0 else -1
+    for short in ("<!-->", "<!--->"):
+        if text.startswith(short, pos) and pos + len(short) <= end:
+            return pos + len(short)
+    match = _COMMENT_END.search(text, pos + 4, end)
+    return match.end() if match else -1

@@ -1,0 +1,110 @@
+"""scan() finds every URL a mail client could follow, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from brandproxy.core.html import Found, scan
+
+ONE = [
+    ('<a href="http://e.com/?a=1&amp;b=2&copy=3">x</a>', "http://e.com/?a=1&b=2&copy=3", "a href"),
+    ("<A HREF=http://e.com/x/>x</A>", "http://e.com/x/", "a href"),
+    ("<a href='\n http://e.com/a\r\nb '>x</a>", "http://e.com/ab", "a href"),
+    ("<a title=a>b href=http://no.com><a href=//e.com/p>x", "https://e.com/p", "a href"),
+    ('<map><area href="http://e.com/">', "http://e.com/", "area href"),
+    ("<img src=http://e.com/x.png>", "http://e.com/x.png", "img src"),
+    ('<img srcset="data:image/png;base64,AA 1x, http://e.com/p,q.png 2x">', "http://e.com/p,q.png", "img srcset"),
+    ("<table background=http://e.com/b.gif>", "http://e.com/b.gif", "table background"),
+    ("<video poster=http://e.com/p.jpg>", "http://e.com/p.jpg", "video poster"),
+    ("<input type=IMAGE src=http://e.com/i.png>", "http://e.com/i.png", "input src"),
+    ("<link rel='Alternate StyleSheet' href=http://e.com/s.css>", "http://e.com/s.css", "link href"),
+    ('<p style="background:url(&quot;http://e.com/i&quot;)">', "http://e.com/i", "style attr url()"),
+    ("<p style='background:u\\72l( http://e.com/\\(i )'>", "http://e.com/(i", "style attr url()"),
+    ("<style>@import 'http://e.com/s.css';</style>", "http://e.com/s.css", "@import"),
+    ("<style>a{b:url(http://e.com/i.png)}</style>", "http://e.com/i.png", "css url()"),
+    ("<style>a{b:image-set('http://e.com/i.png' 1x)}</style>", "http://e.com/i.png", "css image-set()"),
+    ("<!--[if mso]><v:rect href=http://e.com/><![endif]-->", "http://e.com/", "v:rect href"),
+    ("<!--[if mso]><!--[if gte mso 9]><v:fill src=http://e.com/><![endif]--><![endif]-->",
+     "http://e.com/", "v:fill src"),
+    ("<!--[if !mso]><!--><img src=http://e.com/><!--<![endif]-->", "http://e.com/", "img src"),
+    ("<![if !mso]><img src=http://e.com/><![endif]>", "http://e.com/", "img src"),
+    ('<meta http-equiv=Refresh content="5; URL=\'http://e.com/\'">', "http://e.com/", "meta refresh"),
+    ("<form action=http://e.com/>", "http://e.com/", "form action"),
+    ("<noscript><img src=http://e.com/></noscript>", "http://e.com/", "img src"),
+    ("<a href=http://1.com/x href=http://2.com/>", "http://1.com/x", "a href"),
+    ("<base href=http://e.com/d/><base href=http://no.com/><a href=../x>", "http://e.com/x", "a href"),
+]  # fmt: skip
+
+NONE = [
+    "<!-- <a href=http://no.com/> -->",
+    "<a href>x</a><a href=''>y</a><a href='#top'>z</a>",
+    "<script>'<a href=http://no.com/>'</script>",
+    "<script><!-- <script> </script> <a href=http://no.com/> --></script>",
+    "<title><a href=http://no.com/></title><textarea><a href=http://no.com/></textarea>",
+    "<style>/* url(http://no.com/) */ @namespace svg url(http://no.com/);</style>",
+    "<plaintext><a href=http://no.com/>",
+    "<a href=http://no.com/",
+    "<form method=post action=http://no.com/>",
+    "<img src=data:image/png;base64,AAAA>",
+    "<p title='<a href=http://no.com/>'>",
+]
+
+
+def only(text: str) -> Found:
+    found = scan(text).found
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize(("text", "url", "place"), ONE)
+def test_every_place_of_a_url_is_found(text: str, url: str, place: str) -> None:
+    found = only(text)
+    assert (found.url, found.place) == (url, place)
+    spliced = text[: found.start] + "https://l.e.com/c/T" + text[found.end :]
+    assert (only(spliced).url, only(spliced).place) == ("https://l.e.com/c/T", place)
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_what_no_client_follows_is_not_found(text: str) -> None:
+    assert scan(text).found == ()
+
+
+@pytest.mark.parametrize("mark", [
+    "data-brandproxy=off", 'clicktracking="off"', "ses:no-track", 'data-msys-clicktrack="0"', "data-pm-no-track",
+    'mautic:disable-tracking="true"', 'data-skip-click="true"',
+])  # fmt: skip
+def test_marks_opt_out_the_element_and_what_is_in_it(mark: str) -> None:
+    for text in (
+        f"<a {mark} href=http://1.com/>x</a><a href=http://2.com/>y</a>",
+        f"<div {mark}><div></div><p><a href=http://1.com/>x</a></div><a href=http://2.com/>y</a>",
+    ):
+        result = scan(text)
+        assert [bool(found.off) for found in result.found] == [True, False]
+        ((start, end),) = result.markers
+        assert text[start:end] == " " + mark
+
+
+def test_private_links_are_told_apart() -> None:
+    assert only('<a data-brandproxy="private" href=http://1.com/>').private
+
+
+def test_a_mark_is_deleted_only_where_its_neighbours_stay_themselves() -> None:
+    for text, after in (
+        ('<img src=x data-brandproxy="off"/>', "<img src=x />"),
+        ("<img data-brandproxy=off src=x>", "<img src=x>"),
+    ):
+        ((start, end),) = scan(text).markers
+        assert text[:start] + text[end:] == after
+    assert scan('<a x data-brandproxy="off" =y>').markers == ()
+
+
+def test_a_link_knows_what_it_encloses() -> None:
+    text = "<p><a href=http://1.com/><b>Buy</b> now</a> or <a href=http://2.com/>not<p>"
+    assert [text[slice(*found.content)] for found in scan(text).found] == ["<b>Buy</b> now", "not<p>"]
+
+
+def test_the_pixel_goes_where_it_is_seen() -> None:
+    assert scan("<body>x</body></html>").pixel_at == len("<body>x")
+    assert scan("x").pixel_at == 1
+    for text in ("x<!-- ", "x<a ", "x<style>", "x<textarea></body>", "x<plaintext>"):
+        assert scan(text).pixel_at is None
