@@ -7,10 +7,11 @@ Every command works with no file at all.
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -65,6 +66,24 @@ class Analytics(_Section):
     engine: str = Field("duckdb:", description="`duckdb:` (in the data directory) or `clickhouse://…`")
 
 
+class Outbound(_Section):
+    """HTTP that we start: storage, one-click unsubscribe, webhooks. Private addresses are refused."""
+
+    allow: str = Field("", description="networks let in all the same, e.g. `10.1.0.0/16, 127.0.0.1`")
+    connections: int = Field(100, ge=2, description="open connections of one process; bounds memory and sockets")
+    seconds: float = Field(20.0, gt=0, description="longest wait for another server's next bytes")
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(part.strip()) for part in self.allow.split(",") if part.strip())
+
+    @field_validator("allow")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        _ = cls.model_construct(allow=value).networks  # raises ValueError naming the wrong one
+        return value
+
+
 class Assets(_Section):
     """How stored images are fetched and kept."""
 
@@ -86,6 +105,7 @@ class Settings(BaseSettings):
     mail: Mail = Mail()
     certs: Certs = Certs()
     analytics: Analytics = Analytics()
+    outbound: Outbound = Outbound()
     assets: Assets = Assets()
 
     @property

@@ -70,3 +70,19 @@ class Locked(Retryable):
 
 class SpoolFull(Retryable):
     action = "Free disk space or raise edge.spool_max_bytes; redirects go on, events are being lost."
+
+
+class FetchRefused(Final):
+    """Outbound HTTP to an address, host or URL that is not allowed; nothing was sent there."""
+
+    action = "Use a public https address, or let your network in with `outbound.allow`."
+
+
+class FetchTooLarge(Final):
+    action = "Store a smaller object, or raise the limit (`assets.max_bytes`)."
+
+
+class FetchFailed(Retryable):
+    """The other side could not be reached, was too slow, or broke off."""
+
+    action = "Check that the address answers from this machine."
