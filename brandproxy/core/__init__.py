@@ -8,4 +8,5 @@
 - `media`     which media types are shown, which are only downloaded
 - `addresses` which addresses outbound HTTP may reach
 - `events`    an event to a spool record and back
+- `machines`  which events machines made
 """

@@ -1,0 +1,153 @@
+"""The edge as an ASGI application: design §5's table, one branch a route.
+
+`Edge.answer` decides without waiting; what waits (durability, assets, the store) stands in `__call__`'s branches.
+Nothing of a query string, header or body ever reaches a `Location`: destinations come out of signed tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope, Send
+
+from brandproxy.blocks import KillList
+from brandproxy.context import Context
+from brandproxy.core import machines, tokens
+from brandproxy.directory import Site
+from brandproxy.edge import answers
+from brandproxy.edge.answers import Answer, Visit
+from brandproxy.edge.assets import Assets
+from brandproxy.edge.challenges import Challenges
+from brandproxy.edge.links import Links
+from brandproxy.errors import SpoolFull
+from brandproxy.spool import Spool
+
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_PURPOSES = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+MAX_AGENT = 512  # characters of a User-Agent that are kept
+
+
+class Edge:
+    """What recipients reach. `client` tells the address of a request's client from its scope and headers."""
+
+    def __init__(self, context: Context, spool: Spool, assets: Assets, client: Callable[..., str]) -> None:
+        self.context = context
+        self.spool = spool
+        self.assets = assets
+        self.links = Links(KillList())
+        self.challenges = Challenges(context.store)
+        self._client = client
+
+    async def load(self) -> None:
+        """Read what the directory does not hold, and follow its changes."""
+        store = self.context.store
+        await self.links.kill.load(store)
+        await self.challenges.load()
+        self.context.directory.changed += [self.links.kill.apply, self.challenges.apply]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = scope["headers"]
+        names = [value for name, value in headers if name == b"host"]
+        if len(names) != 1:  # RFC 9112 §3.2
+            await self.send(send, answers.plain(400, "Bad request\n"))
+            return
+        host = host_name(names[0])
+        path = scope["raw_path"].decode("latin-1")
+        if path.startswith("/.well-known/acme-challenge/"):
+            await self.send(send, await self._challenge(path.rpartition("/")[2]))
+            return
+        site = self.context.directory.site(host)
+        if site is None or self.misdirected(site, scope.get("state", {}).get("sni")):
+            await self.send(send, answers.misdirected() if site else answers.not_found())
+            return
+        visit = Visit(scope["method"], host, self._client(scope), *_agent(headers))
+        parts = path.split("/")
+        if parts[1] == "a" and len(parts) == 4:
+            await self._asset(scope, receive, send, site, parts[2])
+        elif parts[1] == "u" and len(parts) == 3 and visit.method == "POST":
+            await self._unsubscribe(scope, receive, send, site, parts[2], visit)
+        else:
+            await self.send(send, self.answer(site, parts, visit))
+
+    def answer(self, site: Site, parts: list[str], visit: Visit) -> Answer:
+        """What GET and HEAD get on the routes that need no waiting but for the spool."""
+        if visit.method not in ("GET", "HEAD"):
+            return answers.not_allowed("GET, HEAD, POST" if parts[1] == "u" else "GET, HEAD")
+        match parts[1:]:
+            case ["c", token]:
+                return self.links.click(site, token, visit)
+            case ["o", file] if file.endswith(".gif"):
+                return self.links.pixel(site, file.removesuffix(".gif"), visit)
+            case ["u", token]:
+                return self.links.unsubscribe_page(site, token)
+            case _:
+                return self._standing(site, parts[1:])
+
+    def misdirected(self, site: Site, sni: str | None) -> bool:
+        """Whether the TLS connection was opened for a name of another tenant (design §5: 421)."""
+        if sni is None or sni == site.host.name:
+            return False
+        asked = self.context.directory.site(sni)
+        return asked is None or asked.tenant.slug != site.tenant.slug
+
+    async def send(self, send: Send, answer: Answer) -> None:
+        """Record, then answer. A recipient is never refused because the spool is full."""
+        if answer.record is not None:
+            try:
+                await self.spool.append(answer.record)
+            except SpoolFull:
+                pass  # counted and alarmed by the spool
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.wire_headers()})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _standing(self, site: Site, path: list[str]) -> Answer:
+        tenant = site.tenant
+        match path:
+            case ["robots.txt"]:
+                return answers.plain(200, "User-agent: *\nDisallow: /\n")
+            case [".well-known", "apple-app-site-association"] if tenant.apple_app_site_association:
+                return answers.plain(200, tenant.apple_app_site_association, b"application/json")
+            case [".well-known", "assetlinks.json"] if tenant.assetlinks:
+                return answers.plain(200, tenant.assetlinks, b"application/json")
+            case [""]:
+                return self.links.home(site)
+            case _:
+                return answers.not_found(tenant.name)
+
+    async def _challenge(self, token: str) -> Answer:
+        found = await self.challenges.get(token) if _CHALLENGE.fullmatch(token) else None
+        if found is None:
+            return answers.plain(404, "No such challenge\n")
+        return Answer(200, [(b"content-type", b"application/octet-stream"), answers.NO_STORE], found)
+
+    async def _asset(self, scope: Scope, receive: Receive, send: Send, site: Site, token: str) -> None:
+        payload = self.links.open(site, "a", token)
+        if isinstance(payload, Answer):
+            await self.send(send, payload)
+            return
+        assert isinstance(payload, tokens.Asset)
+        await self.assets.serve(scope, receive, send, site, payload)
+
+    async def _unsubscribe(
+        self, scope: Scope, receive: Receive, send: Send, site: Site, token: str, visit: Visit
+    ) -> None:
+        await self.send(send, answers.plain(501, "Not built yet\n"))
+
+
+def host_name(value: bytes) -> str:
+    """The name in a Host header: lower-case, without port and final dot (RFC 9110 §7.2)."""
+    return value.partition(b":")[0].decode("latin-1").lower().rstrip(".")
+
+
+def _agent(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """(User-Agent, hints)."""
+    agent, hints = "", ""
+    for name, value in headers:
+        if name == b"user-agent":
+            agent = value[:MAX_AGENT].decode("latin-1")
+        elif name in _PURPOSES and (b"prefetch" in value.lower() or b"preview" in value.lower()):
+            hints = machines.PREFETCH
+    return agent, hints

@@ -1,0 +1,107 @@
+"""The certificate book: SNI name to certificate, from local disk, inside the handshake.
+
+Invariants: a handshake never waits for the network or the store; a name from the wire is looked up in the
+directory before it is part of a path, so only names of hosts we have are ever read; an unknown name is refused
+(there is no default certificate); a pair that cannot be read never replaces one that serves.
+
+A context costs about 24 KiB and 0.7 ms to build, so `capacity` of them are kept, the least recently used going
+first. Files are looked at again at most once a second per name: a renewed certificate serves new handshakes
+within that second, connections that are open go on. Tickets are the base context's, made before the fork, and so
+resume in every worker (RFC 8446 §2.2).
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_AGAIN = 1.0  # seconds between looks at the files of one name
+_MAX_MISSING = 10_000  # names without a readable certificate that are remembered
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # forward secret and authenticated; TLS 1.3 has its own list
+
+SNI = "brandproxy_sni"  # attribute of the SSLObject that carries the accepted name
+
+
+@dataclass(slots=True)
+class _Kept:
+    context: ssl.SSLContext
+    version: tuple[str, int]
+    looked: float
+
+
+def base_context() -> ssl.SSLContext:
+    """The context a listener is opened with; holds the ticket keys, no certificate. Make it before the fork."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
+
+
+class Book:
+    """`knows` says whether a name is a host of ours."""
+
+    def __init__(self, directory: Path, knows: Callable[[str], bool], capacity: int = 5000) -> None:
+        self._directory = directory
+        self._knows = knows
+        self._capacity = capacity
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._missing: dict[str, float] = {}
+
+    def attach(self, base: ssl.SSLContext) -> None:
+        base.sni_callback = self._choose
+
+    def context(self, name: str) -> ssl.SSLContext | None:
+        """The context of a host of ours, or None."""
+        now = time.monotonic()
+        kept = self._kept.get(name)
+        if kept is not None and now - kept.looked < _AGAIN:
+            self._kept.move_to_end(name)
+            return kept.context
+        if not self._knows(name) or self._missing.get(name, 0.0) > now:
+            return None
+        return self._look(name, kept, now)
+
+    def _choose(
+        self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext
+    ) -> int | None:  # called by OpenSSL
+        try:
+            found = self.context(name.lower()) if name else None
+        except Exception:
+            log.exception("tls: certificate of %.100r", name)
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        if found is None or name is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = found
+        setattr(connection, SNI, name.lower())
+        return None
+
+    def _look(self, name: str, kept: _Kept | None, now: float) -> ssl.SSLContext | None:
+        try:
+            folder = (self._directory / name).resolve(strict=True)
+            version = (str(folder), (folder / "fullchain.pem").stat().st_mtime_ns)
+            if kept is None or kept.version != version:
+                context = base_context()
+                context.load_cert_chain(folder / "fullchain.pem", folder / "privkey.pem")
+                kept = _Kept(context, version, now)
+        except (OSError, ssl.SSLError) as error:
+            if kept is None:
+                if len(self._missing) >= _MAX_MISSING:
+                    self._missing.clear()
+                self._missing[name] = now + _AGAIN
+                return None
+            log.warning("tls: %s: cannot read the certificate, serving the one before: %s", name, error)
+        kept.looked = now
+        self._kept[name] = kept
+        self._kept.move_to_end(name)
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return kept.context

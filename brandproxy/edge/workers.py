@@ -1,0 +1,149 @@
+"""The edge's processes: sockets and TLS base context first, then fork, then watch.
+
+Forking after the base context is made gives all workers the same ticket keys, so that sessions resume whichever
+worker accepts. Call `run` in a process of its own without other threads: threads do not survive a fork, and a
+lock one of them held would stay locked in every worker.
+
+The parent does nothing but wait: a worker that ends is started again (at most one a second for each place);
+SIGTERM or SIGINT is passed on, and the parent ends when all have drained. Workers end with the parent, however
+it ends: the kernel sends them SIGTERM (prctl PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+
+from brandproxy.config import Settings
+from brandproxy.edge.tls import base_context
+from brandproxy.edge.worker import Listeners, serve
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_STARTUP = 60.0  # seconds until all workers should answer
+_PATIENCE = 15.0  # seconds for draining before workers are killed
+_BACKLOG = 4096
+_PR_SET_PDEATHSIG = 1
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM. Raises OSError when an address cannot be bound."""
+    _raise_file_limit()
+    listeners = Listeners(_bind(settings.edge.http), _bind(settings.edge.https), base_context())
+    # The parent takes its signals one by one in `sigtimedwait`; workers undo this.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    count = settings.edge.workers or os.cpu_count() or 1
+    reader, writer = os.pipe()
+    try:
+        workers = {_fork(settings, listeners, number, writer): number for number in range(count)}
+        if _await_ready(reader, count):
+            print(f"edge: {count} workers on {settings.edge.http} and {settings.edge.https}", flush=True)
+        _watch(workers, settings, listeners, writer)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for item in (listeners.http, listeners.https):
+            item.close()
+        os.close(reader)
+        os.close(writer)
+
+
+def _watch(workers: dict[int, int], settings: Settings, listeners: Listeners, ready: int) -> None:
+    started = dict.fromkeys(workers.values(), time.monotonic())
+    while True:
+        event = signal.sigtimedwait(_SIGNALS, 1.0)
+        if event is not None and event.si_signo in (signal.SIGTERM, signal.SIGINT):
+            _stop(set(workers))
+            return
+        for pid, status in _ended(set(workers)):
+            log.error("edge: worker %d (%d) ended with %d", workers.pop(pid), pid, status)
+        for number in set(started) - set(workers.values()):
+            if time.monotonic() - started[number] >= 1.0:
+                started[number] = time.monotonic()
+                workers[_fork(settings, listeners, number, ready)] = number
+
+
+def _stop(workers: set[int]) -> None:
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE
+    while workers and time.monotonic() < deadline:
+        signal.sigtimedwait({signal.SIGCHLD}, 0.2)
+        workers -= {pid for pid, _ in _ended(workers)}
+    for pid in workers:
+        log.error("edge: worker %d did not drain in %.0f s and is killed", pid, _PATIENCE)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _ended(workers: set[int]) -> list[tuple[int, int]]:
+    """(pid, exit code) of those that are no more. Asks for each by id: other children are not ours to reap."""
+    found = []
+    for pid in workers:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            found.append((pid, os.waitstatus_to_exitcode(status)))
+    return found
+
+
+def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> int:
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(0)  # the parent went before prctl was in force
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        _run_worker(settings, listeners, number, ready)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # never back into the caller's stack, nor its exit handlers
+
+
+def _run_worker(settings: Settings, listeners: Listeners, number: int, ready: int) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, listeners, number, ready))
+
+
+def _await_ready(reader: int, count: int) -> bool:
+    deadline = time.monotonic() + _STARTUP
+    while count and time.monotonic() < deadline:
+        if select.select([reader], [], [], 0.2)[0]:
+            count -= len(os.read(reader, count))
+        if signal.sigpending() & _SIGNALS:
+            return False  # for `_watch` to see to
+    return count == 0
+
+
+def _bind(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+    bound.setblocking(False)
+    return bound
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
