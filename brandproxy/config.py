@@ -64,6 +64,9 @@ class Analytics(_Section):
     """Where events end up."""
 
     engine: str = Field("duckdb:", description="`duckdb:` (in the data directory) or `clickhouse://…`")
+    memory: str = Field("512MB", description="most memory the embedded engine may use; the rest spills to disk")
+    geoip: Path | None = Field(None, description="MaxMind country database (.mmdb); none: countries stay empty")
+    keep_days: int = Field(0, description="days that events are kept; 0: for ever; tenants may keep less")
 
 
 class Outbound(_Section):

@@ -33,17 +33,17 @@ class Codec:
     """Records to store values and back. Tenants hold signing keys, so they are sealed whole."""
 
     def __init__(self, seal: Seal) -> None:
-        self._seal = seal
+        self.seal = seal
 
     def tenant(self, value: bytes) -> Tenant:
-        return _TENANT.validate_json(self._seal.open(value))
+        return _TENANT.validate_json(self.seal.open(value))
 
     def host(self, value: bytes) -> Host:
         return _HOST.validate_json(value)
 
     def dump(self, record: Tenant | Host) -> bytes:
         if isinstance(record, Tenant):
-            return self._seal.seal(_TENANT.dump_json(record))
+            return self.seal.seal(_TENANT.dump_json(record))
         return _HOST.dump_json(record)
 
 

@@ -1,0 +1,127 @@
+"""The OpenAPI path items of `api`. Parameters every operation shares are in `filters`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brandproxy.analytics.filters import PARAMETERS, parameter
+from brandproxy.analytics.periods import UNITS
+from brandproxy.analytics.queries import DELAYS, NAMES, TOP
+from brandproxy.web import problems
+
+_INT = {"type": "integer", "minimum": 0}
+_TIME = {"type": "string", "format": "date-time"}
+_TEXT = {"type": "string"}
+_COUNTS = {name: _INT for kind in NAMES.values() for name in (kind, f"unique_{kind}")} | {"machines": _INT}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_PERIOD = {"since": _TIME, "until": _TIME}
+_SUMMARY = _object(
+    _PERIOD
+    | _COUNTS
+    | {
+        "click_to_open": {"type": ["number", "null"], "description": "unique clicks per unique open"},
+        "delay": _object({name: {"type": ["number", "null"]} for name in DELAYS})
+        | {"description": "seconds from sending to click"},
+    }
+)
+_SERIES = _object({"unit": _TEXT, "zone": _TEXT, **_PERIOD, "points": _array(_object({"at": _TIME} | _COUNTS))})
+_ITEM = {
+    "type": "object",
+    "properties": {
+        "key": _TEXT, "label": _TEXT, "events": _INT, "unique": _INT, "share": {"type": "number"},
+        "campaign": _TEXT, "link": _INT,
+    },
+    "required": ["key", "label", "events", "unique", "share"],
+}  # fmt: skip
+_TOP = _object({"by": _TEXT, **_PERIOD, "total": _INT, "items": _array(_ITEM)})
+EVENT = _object(
+    {
+        "id": _TEXT, "kind": _TEXT, "at": _TIME, "at_us": _INT, "tenant": _TEXT, "host": _TEXT, "campaign": _TEXT,
+        "message": _TEXT, "recipient": _TEXT, "link": _INT, "url": _TEXT, "sent_at": _INT, "address": _TEXT,
+        "agent": _TEXT, "method": _TEXT, "machine": _array(_TEXT), "device": _TEXT, "client": _TEXT,
+        "country": _TEXT,
+    }
+)  # fmt: skip
+_NEXT = {"type": ["string", "null"], "description": "cursor of the next page; null: this was the last"}
+_PAGE = _object({"events": _array(EVENT), "next": _NEXT})
+
+_LIMIT = parameter("limit", "most events to return", {"type": "integer", "minimum": 1, "maximum": 1000})
+_CURSOR = parameter("cursor", "`next` of the page before", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"})
+
+
+def _get(
+    name: str, summary: str, schema: dict[str, Any], *more: dict[str, Any], without: str = "", media: Any = None
+) -> dict[str, Any]:
+    parameters = [p for p in PARAMETERS if p["name"] != without]
+    content = media or {"application/json": {"schema": schema}}
+    return {
+        "get": {
+            "operationId": name,
+            "tags": ["analytics"],
+            "summary": summary,
+            "parameters": [*parameters, *more],
+            "responses": {
+                "200": {"description": "The answer", "content": content},
+                "304": {"description": "As it was when the ETag was given"},
+                **problems(400, 401, 404, 429, 503),
+            },
+        }
+    }
+
+
+def _timeline(what: str) -> dict[str, Any]:
+    schema = _object({what: _TEXT, "events": _array(EVENT), "next": _NEXT})
+    path = {
+        "name": what, "in": "path", "required": True, "description": f"{what} reference",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\u0000/]+$"},
+    }  # fmt: skip
+    summary = f"Everything that happened to one {what}, oldest first"
+    return _get(f"{what}_timeline", summary, schema, path, _LIMIT, _CURSOR, without=what)
+
+
+_FORMAT = parameter("format", "how to write them", {"type": "string", "enum": ["json", "ndjson", "csv"]})
+_EVENTS_LIMIT = parameter(
+    "limit",
+    "most events to return: a page of at most 1,000 in json, of at most 1,000,000 in the other formats",
+    {"type": "integer", "minimum": 1, "maximum": 1000},
+)
+_EVENTS_MEDIA = {
+    "application/json": {"schema": _PAGE},
+    "application/x-ndjson": {"schema": _TEXT},
+    "text/csv": {"schema": _TEXT},
+}
+
+PATHS: dict[str, dict[str, Any]] = {
+    "/v1/analytics/summary": _get("summary", "Totals, uniques, click-to-open, delays", _SUMMARY),
+    "/v1/analytics/timeseries": _get(
+        "timeseries",
+        "Counts per calendar bucket",
+        _SERIES,
+        parameter("unit", "size of a bucket", {"type": "string", "enum": list(UNITS), "default": "day"}),
+        parameter("zone", "IANA time zone the buckets follow", {"type": "string", "default": "UTC"}),
+    ),
+    "/v1/analytics/top": _get(
+        "top",
+        "The groups with most events: clicks, unless `kind` names others",
+        _TOP,
+        parameter("by", "what to group by", {"type": "string", "enum": list(TOP), "default": "link"}),
+        parameter("limit", "most groups", {"type": "integer", "minimum": 1, "maximum": 500, "default": 20}),
+    ),
+    "/v1/analytics/events": _get(
+        "events", "The events, newest first", _PAGE, _EVENTS_LIMIT, _CURSOR, _FORMAT, media=_EVENTS_MEDIA
+    ),
+    "/v1/analytics/messages/{message}": _timeline("message"),
+    "/v1/analytics/recipients/{recipient}": _timeline("recipient"),
+    "/v1/analytics/live": _get(
+        "live", "New events as they arrive (server-sent events)", {}, media={"text/event-stream": {"schema": _TEXT}}
+    ),
+}

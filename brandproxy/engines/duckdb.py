@@ -1,0 +1,194 @@
+"""The engine on one machine: a DuckDB file with one owner process.
+
+Invariants: rows and progress change in one transaction; only the writer thread writes; an event is in exactly
+one of the two tables. `recent` takes what arrives, in arrival order; `settled` holds sorted runs of it, so
+that a question about one tenant reads a few row groups of each run (DuckDB keeps minimum and maximum per row
+group). The view `events` is both.
+
+DuckDB blocks while it works, so every call runs in a thread: one writes, a few read. Memory is capped: what
+does not fit is spilled beside the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from brandproxy.engines.base import COLUMNS, EngineBusy, EngineUnavailable, Params, QueryTooLong, Row
+from brandproxy.engines.dialect import Dialect
+from brandproxy.errors import Conflict
+
+T = TypeVar("T")
+
+_TYPES = {
+    "at_us": "BIGINT", "link": "INTEGER", "sent_at": "BIGINT", "machine": "VARCHAR[]", "rules": "INTEGER",
+    "person": "BOOLEAN", "reader": "BIGINT",
+}  # fmt: skip
+_TABLE = ", ".join(f"{name} {_TYPES.get(name, 'VARCHAR')} NOT NULL" for name in COLUMNS)
+_INSERT = "INSERT INTO recent SELECT " + ", ".join(
+    f"unnest(${number}::{_TYPES.get(name, 'VARCHAR')}[])" for number, name in enumerate(COLUMNS, 1)
+)
+_LIST = ", ".join(COLUMNS)
+
+# Each step brings a file from the version of its index to the next; files of every release stay readable.
+_MIGRATIONS = (
+    f"""
+    CREATE TABLE recent ({_TABLE});
+    CREATE TABLE settled ({_TABLE});
+    CREATE TABLE progress (source VARCHAR PRIMARY KEY, "end" BIGINT NOT NULL, at BIGINT NOT NULL);
+    CREATE VIEW events AS SELECT {_LIST} FROM settled UNION ALL SELECT {_LIST} FROM recent;
+    """,
+)
+
+SETTLE_ROWS = 500_000  # a run: large enough to prune well, small enough to sort in a moment
+_PROGRESS_KEPT = 90 * 86400  # seconds; spools are long gone by then
+_QUERY_SECONDS = 20.0
+
+
+class DuckEngine:
+    dialect = Dialect()
+
+    def __init__(self, path: Path, memory: str = "512MB") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = path
+        try:
+            self._writer = duckdb.connect(str(path), config={"memory_limit": memory})
+        except duckdb.IOException as error:
+            raise EngineBusy(f"the analytics file is in use: {str(error).splitlines()[0]}") from error
+        os.chmod(path, 0o600)
+        self._writing = ThreadPoolExecutor(1, "duckdb-write")
+        self._reading = ThreadPoolExecutor(4, "duckdb-read")
+        self._migrate()
+
+    def _migrate(self) -> None:
+        run = self._writer.execute
+        run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+        found = run("SELECT max(version) FROM schema_version").fetchone()
+        version = (found and found[0]) or 0
+        for number, step in enumerate(_MIGRATIONS[version:], version + 1):
+            run(f"BEGIN; {step} DELETE FROM schema_version; INSERT INTO schema_version VALUES ({number}); COMMIT;")
+
+    async def ingest(self, source: str, start: int, end: int, rows: Sequence[Row]) -> int:
+        return await self._write(lambda: self._ingest(source, start, end, rows))
+
+    def _ingest(self, source: str, start: int, end: int, rows: Sequence[Row]) -> int:
+        known = self._end(source)
+        if known != start:
+            return known
+        if rows:
+            self._writer.execute(_INSERT, [list(column) for column in zip(*rows, strict=True)])
+        self._writer.execute("INSERT OR REPLACE INTO progress VALUES ($1, $2, $3)", [source, end, int(time.time())])
+        return end
+
+    async def end(self, source: str) -> int:
+        return await self._write(lambda: self._end(source))
+
+    def _end(self, source: str) -> int:
+        found = self._writer.execute('SELECT "end" FROM progress WHERE source = $1', [source]).fetchone()
+        return int(found[0]) if found else 0
+
+    async def query(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        cursor = self._writer.cursor()
+
+        def run() -> list[tuple[Any, ...]]:
+            return cursor.execute(sql, dict(params or {})).fetchall()
+
+        try:
+            async with asyncio.timeout(_QUERY_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+        except TimeoutError as error:
+            cursor.interrupt()
+            raise QueryTooLong(f"the question took more than {_QUERY_SECONDS:.0f} s") from error
+
+    async def delete(self, where: str, params: Params) -> int:
+        def run() -> int:
+            gone = 0
+            for table in ("recent", "settled"):
+                found = self._writer.execute(f"DELETE FROM {table} WHERE {where}", dict(params)).fetchone()  # noqa: S608
+                gone += int(found[0]) if found else 0
+            return gone
+
+        return await self._write(run)
+
+    async def reclassify(self, verdicts: Mapping[str, tuple[Sequence[str], int]]) -> None:
+        columns = [list(verdicts), [list(v[0]) for v in verdicts.values()], [v[1] for v in verdicts.values()]]
+
+        def run() -> None:
+            for table in ("recent", "settled"):
+                self._writer.execute(
+                    f"""UPDATE {table} SET machine = new.machine, rules = new.rules, person = len(new.machine) = 0
+                    FROM (SELECT unnest($1::VARCHAR[]) AS id, unnest($2::VARCHAR[][]) AS machine,
+                          unnest($3::INTEGER[]) AS rules) AS new WHERE {table}.id = new.id""",  # noqa: S608
+                    columns,
+                )
+
+        await self._write(run)
+
+    async def settle(self) -> None:
+        await self._write(self._settle)
+
+    def _settle(self) -> None:
+        run = self._writer.execute
+        run("DELETE FROM progress WHERE at < $1", [int(time.time()) - _PROGRESS_KEPT])
+        found = run("SELECT count(*) FROM recent").fetchone()
+        if found and found[0] >= SETTLE_ROWS:
+            run(f"INSERT INTO settled SELECT {_LIST} FROM recent ORDER BY tenant, campaign, at_us")
+            run("DELETE FROM recent")
+
+    async def backup(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if any(folder.iterdir()):
+            raise Conflict(f"{folder} is not empty", "Name a new folder.")
+
+        def run() -> None:
+            quoted = str(folder / "events.parquet").replace("'", "''")
+            progress = str(folder / "progress.parquet").replace("'", "''")
+            self._writer.execute(f"COPY (SELECT {_LIST} FROM events) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+            self._writer.execute(f"COPY progress TO '{progress}' (FORMAT parquet)")
+
+        await self._write(run)
+
+    async def restore(self, folder: Path) -> None:
+        def run() -> None:
+            held = self._writer.execute("SELECT count(*) FROM events").fetchone()
+            if held and held[0]:
+                raise Conflict("the engine holds events already", "Restore into a new data directory.")
+            events, progress = str(folder / "events.parquet"), str(folder / "progress.parquet")
+            self._writer.execute(
+                f"INSERT INTO settled SELECT {_LIST} FROM read_parquet($1) ORDER BY tenant, campaign, at_us",  # noqa: S608
+                [events],
+            )
+            self._writer.execute("INSERT INTO progress SELECT * FROM read_parquet($1)", [progress])
+
+        await self._write(run)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writing, self._writer.close)
+        self._writing.shutdown()
+        self._reading.shutdown()
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        """Run `work` in the writer's thread as one transaction."""
+
+        def run() -> T:
+            try:
+                self._writer.execute("BEGIN")
+                try:
+                    result = work()
+                except BaseException:
+                    self._writer.execute("ROLLBACK")
+                    raise
+                self._writer.execute("COMMIT")
+                return result
+            except duckdb.IOException as error:
+                raise EngineUnavailable(f"the analytics file cannot be written: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._writing, run)
+
