@@ -107,7 +107,19 @@ def row(event: Event) -> Row:
     """An event with what is derived from it. Raises ValueError or TypeError when a field is out of form."""
     e = event
     numbers = (e.at_us, e.link, e.sent_at, e.rules)
-    text = (e.id, e.kind, e.tenant, e.host, e.campaign, e.message, e.recipient, e.url, e.address, e.agent, e.method)
+    text = (
+        e.id,
+        e.kind,
+        e.tenant,
+        e.host,
+        e.campaign,
+        e.message,
+        e.recipient,
+        e.url,
+        e.address,
+        e.agent,
+        e.method,
+    )
     "".join((*text, *e.machine)).encode()  # raises when one is no text or holds half a character
     if not all(type(n) is int and 0 <= n < 1 << 53 for n in numbers) or max(e.link, e.rules) >= 1 << 31:
         raise ValueError("a number is out of range")

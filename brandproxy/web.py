@@ -177,15 +177,18 @@ _MEANING = {
 }
 
 
+_KEY = "An API key, made by `brandproxy key create` or `POST /v1/keys`"
+
+
 def openapi(*paths: Paths) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the given path items."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "brandproxy", "version": __version__, "license": {"name": "Apache-2.0"}},
-        "security": [{"key": []}],
+        "security": [{"bearer": []}],
         "paths": {path: item for group in paths for path, item in group.items()},
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`brandproxy key create`"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _KEY}},
             "schemas": {"Problem": PROBLEM},
         },
     }

@@ -82,7 +82,9 @@ async def _events(engine: Engine, request: Request) -> Response:
     limit = number("limit", request.query_params.get("limit", str(MAX_EXPORT)), 1, MAX_EXPORT)
     work, media = (export.ndjson, "application/x-ndjson") if form == "ndjson" else (export.as_csv, "text/csv")
     name = f'attachment; filename="events.{form}"'
-    return StreamingResponse(work(engine, f, after, limit), media_type=media, headers={"Content-Disposition": name})
+    return StreamingResponse(
+        work(engine, f, after, limit), media_type=media, headers={"Content-Disposition": name}
+    )
 
 
 async def _timeline(engine: Engine, what: str, request: Request) -> Response:

@@ -24,8 +24,8 @@ from brandproxy.errors import BadInput
 PAGE = 100
 MAX_PAGE = 1000
 FIELDS = (
-    "id", "kind", "at_us", "tenant", "host", "campaign", "message", "recipient", "link", "url", "sent_at", "address",
-    "agent", "method", "machine", "device", "client", "country",
+    "id", "kind", "at_us", "tenant", "host", "campaign", "message", "recipient", "link", "url", "sent_at",
+    "address", "agent", "method", "machine", "device", "client", "country",
 )  # fmt: skip
 _CURSOR = re.compile(r"(\d{1,16})\.([0-9a-f]{1,64})")
 

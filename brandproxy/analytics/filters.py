@@ -43,7 +43,10 @@ class Filter:
 
     def where(self) -> tuple[str, dict[str, Any]]:
         """The condition and its parameters, but for `machines`: answers show people beside machines."""
-        conditions, params = ["at_us >= $since", "at_us < $until"], {"since": self.since_us, "until": self.until_us}
+        conditions, params = (
+            ["at_us >= $since", "at_us < $until"],
+            {"since": self.since_us, "until": self.until_us},
+        )
         for name in (*_TEXT, "kind", "link"):
             value = getattr(self, name)
             if value != "" and value is not None:

@@ -90,5 +90,3 @@ def matches(f: Filter, found: dict[str, Any]) -> bool:
 
 def _now_us() -> int:
     return int(time.time() * 1e6)
-
-

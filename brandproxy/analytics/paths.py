@@ -16,7 +16,12 @@ _COUNTS = {name: _INT for kind in NAMES.values() for name in (kind, f"unique_{ki
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def _array(items: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +127,9 @@ PATHS: dict[str, dict[str, Any]] = {
     "/v1/analytics/messages/{message}": _timeline("message"),
     "/v1/analytics/recipients/{recipient}": _timeline("recipient"),
     "/v1/analytics/live": _get(
-        "live", "New events as they arrive (server-sent events)", {}, media={"text/event-stream": {"schema": _TEXT}}
+        "live",
+        "New events as they arrive (server-sent events)",
+        {},
+        media={"text/event-stream": {}},
     ),
 }

@@ -19,6 +19,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("token", "token"),
     ("key", "key"),
     ("config", "config"),
+    ("stats", None),
 )
 
 EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h

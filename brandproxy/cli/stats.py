@@ -31,7 +31,12 @@ def stats(
     Example: brandproxy stats --tenant acme --days 7
     """
     since = datetime.now(UTC) - timedelta(days=days)
-    given = {"tenant": tenant, "campaign": campaign, "machines": machines, "since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    given = {
+        "tenant": tenant,
+        "campaign": campaign,
+        "machines": machines,
+        "since": since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
     asked = {name: value for name, value in given.items() if value}
 
     async def ask(source: Source) -> dict[str, Any]:
@@ -61,16 +66,24 @@ def _print(found: dict[str, Any]) -> None:
     print_table(
         ["", "all", "people counted once"],
         [(name, f"{s[name]:,}", f"{s['unique_' + name]:,}") for name in ("clicks", "opens", "unsubscribes")],
+        "",
     )
     print(f"machine events {s['machines']:,}   median delay to click {_seconds(s['delay']['p50'])}\n")
     points = found["timeseries"]["points"]
     counts = [point["clicks"] for point in points]
     if counts:
-        print(f"clicks a day   {spark(counts)}   {points[0]['at'][:10]} … {points[-1]['at'][:10]}, most {max(counts):,}\n")
+        first, last = points[0]["at"][:10], points[-1]["at"][:10]
+        print(f"clicks a day   {spark(counts)}   {first} … {last}, most {max(counts):,}\n")
     print_table(
         ["clicks", "share", "unique", found["top"]["by"], ""],
         [
-            (f"{i['events']:,}", f"{i['share']:.1%}", f"{i['unique']:,}", _name(i), i["label"] if "link" in i else "")
+            (
+                f"{i['events']:,}",
+                f"{i['share']:.1%}",
+                f"{i['unique']:,}",
+                _name(i),
+                i["label"] if "link" in i else "",
+            )
             for i in found["top"]["items"]
         ],
         "no clicks in this period",
@@ -78,7 +91,9 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _name(item: dict[str, Any]) -> str:
-    return f"{item['campaign'] or '(no campaign)'} #{item['link']}" if "link" in item else item["key"] or "(unknown)"
+    return (
+        f"{item['campaign'] or '(no campaign)'} #{item['link']}" if "link" in item else item["key"] or "(unknown)"
+    )
 
 
 def _seconds(value: float | None) -> str:

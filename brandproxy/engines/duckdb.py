@@ -9,6 +9,8 @@ DuckDB blocks while it works, so every call runs in a thread: one writes, a few 
 does not fit is spilled beside the file.
 """
 
+# ruff: noqa: S608 (only constants of this module become SQL text)
+
 from __future__ import annotations
 
 import asyncio
@@ -42,7 +44,7 @@ _MIGRATIONS = (
     f"""
     CREATE TABLE recent ({_TABLE});
     CREATE TABLE settled ({_TABLE});
-    CREATE TABLE progress (source VARCHAR PRIMARY KEY, "end" BIGINT NOT NULL, at BIGINT NOT NULL);
+    CREATE TABLE progress (source VARCHAR PRIMARY KEY, "end" BIGINT NOT NULL, seen_at BIGINT NOT NULL);
     CREATE VIEW events AS SELECT {_LIST} FROM settled UNION ALL SELECT {_LIST} FROM recent;
     """,
 )
@@ -84,7 +86,9 @@ class DuckEngine:
             return known
         if rows:
             self._writer.execute(_INSERT, [list(column) for column in zip(*rows, strict=True)])
-        self._writer.execute("INSERT OR REPLACE INTO progress VALUES ($1, $2, $3)", [source, end, int(time.time())])
+        self._writer.execute(
+            "INSERT OR REPLACE INTO progress VALUES ($1, $2, $3)", [source, end, int(time.time())]
+        )
         return end
 
     async def end(self, source: str) -> int:
@@ -111,7 +115,7 @@ class DuckEngine:
         def run() -> int:
             gone = 0
             for table in ("recent", "settled"):
-                found = self._writer.execute(f"DELETE FROM {table} WHERE {where}", dict(params)).fetchone()  # noqa: S608
+                found = self._writer.execute(f"DELETE FROM {table} WHERE {where}", dict(params)).fetchone()
                 gone += int(found[0]) if found else 0
             return gone
 
@@ -125,7 +129,7 @@ class DuckEngine:
                 self._writer.execute(
                     f"""UPDATE {table} SET machine = new.machine, rules = new.rules, person = len(new.machine) = 0
                     FROM (SELECT unnest($1::VARCHAR[]) AS id, unnest($2::VARCHAR[][]) AS machine,
-                          unnest($3::INTEGER[]) AS rules) AS new WHERE {table}.id = new.id""",  # noqa: S608
+                          unnest($3::INTEGER[]) AS rules) AS new WHERE {table}.id = new.id""",
                     columns,
                 )
 
@@ -136,22 +140,22 @@ class DuckEngine:
 
     def _settle(self) -> None:
         run = self._writer.execute
-        run("DELETE FROM progress WHERE at < $1", [int(time.time()) - _PROGRESS_KEPT])
+        run("DELETE FROM progress WHERE seen_at < $1", [int(time.time()) - _PROGRESS_KEPT])
         found = run("SELECT count(*) FROM recent").fetchone()
         if found and found[0] >= SETTLE_ROWS:
             run(f"INSERT INTO settled SELECT {_LIST} FROM recent ORDER BY tenant, campaign, at_us")
             run("DELETE FROM recent")
 
     async def backup(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if any(folder.iterdir()):
-            raise Conflict(f"{folder} is not empty", "Name a new folder.")
-
         def run() -> None:
-            quoted = str(folder / "events.parquet").replace("'", "''")
-            progress = str(folder / "progress.parquet").replace("'", "''")
-            self._writer.execute(f"COPY (SELECT {_LIST} FROM events) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
-            self._writer.execute(f"COPY progress TO '{progress}' (FORMAT parquet)")
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if any(folder.iterdir()):
+                raise Conflict(f"{folder} is not empty", "Name a new folder.")
+            for table in ("events", "progress"):
+                file = str(folder / f"{table}.parquet").replace("'", "''")
+                self._writer.execute(
+                    f"COPY (SELECT * FROM {table}) TO '{file}' (FORMAT parquet, COMPRESSION zstd)"
+                )
 
         await self._write(run)
 
@@ -162,7 +166,7 @@ class DuckEngine:
                 raise Conflict("the engine holds events already", "Restore into a new data directory.")
             events, progress = str(folder / "events.parquet"), str(folder / "progress.parquet")
             self._writer.execute(
-                f"INSERT INTO settled SELECT {_LIST} FROM read_parquet($1) ORDER BY tenant, campaign, at_us",  # noqa: S608
+                f"INSERT INTO settled SELECT {_LIST} FROM read_parquet($1) ORDER BY tenant, campaign, at_us",
                 [events],
             )
             self._writer.execute("INSERT INTO progress SELECT * FROM read_parquet($1)", [progress])
@@ -191,4 +195,3 @@ class DuckEngine:
                 raise EngineUnavailable(f"the analytics file cannot be written: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, run)
-
