@@ -2,10 +2,12 @@
 
 - `base`   the written contract every home keeps, and `open_store`
 - `keys`   the names under which things are kept
+- `lease`  holding a lock: renewal, and what happens when it is lost; the same for every home
 - `files`  the home on one machine: a SQLite file in the data directory
-- `redis`  the home of a fleet
+- `redis`  the home of a fleet; `connect` its URLs, `scripts` what runs inside Redis
+- `seal`   secrets at rest
 """
 
-from brandproxy.store.base import Change, Entry, Lease, Store, open_store
+from brandproxy.store.base import Change, Entry, Lease, LockLost, Store, open_store
 
-__all__ = ["Change", "Entry", "Lease", "Store", "open_store"]
+__all__ = ["Change", "Entry", "Lease", "LockLost", "Store", "open_store"]

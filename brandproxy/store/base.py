@@ -1,27 +1,43 @@
 """The store's contract. One test suite (`tests/store/`) holds every home to it.
 
-- A value is bytes, at most 1 MiB; a key is text without control characters, at most 512 bytes.
-- `create`, `replace` and `delete` with a version are atomic between all processes and nodes.
+- A value is bytes, at most 1 MiB; a key is text without control characters, 1 to 512 bytes. Anything else
+  raises `BadInput` before the store is asked.
+- `create`, `replace` and `delete` with a version are atomic between all processes and nodes. Versions grow over
+  the whole store and are never given twice, so a key removed and made again is another version.
 - A write that returned has reached the store's own durability; one that raised `StoreUnavailable` may or may
   not have happened, and may be repeated.
-- `watch` yields every change after its cursor, in order, at least once, across reconnects; the newest state of
-  a key is always among what it yields. A cursor too old to resume from raises `CursorLost`: list again.
+- `watch` yields one Change for every write after its cursor, in order. The value is the key's newest at the
+  moment of delivery, so the last state of every key is always among what it yields. While the store is away it
+  raises `StoreUnavailable`: watch again from the last cursor seen, and nothing is missed. A cursor the feed no
+  longer holds (too old, or of writes a fail-over lost) raises `CursorLost`: list again.
 - A lock is a lease: it ends by itself `ttl` seconds after its last renewal. Its `fence` grows with every
-  grant of that lock, so that a late writer can be told from the present holder.
+  grant of that lock, so that a late writer can be told from the present holder. A holder that cannot renew in
+  time is cancelled inside its block, which then raises `LockLost`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from brandproxy.errors import BadSettings, Final
+from brandproxy.errors import BadInput, BadSettings, Final, Retryable
 
 MAX_VALUE = 1 << 20
 MAX_KEY = 512
+FEED_KEPT = 50_000  # changes the feed holds at least; a watcher further behind lists again
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class LockLost(Retryable):
+    """The lease ended while its block still ran: another may hold it by now."""
+
+    action = "Start again; look first at what was already done."
 
 
 class CursorLost(Final):
@@ -54,7 +70,7 @@ class Store(Protocol):
     async def get(self, key: str) -> Entry | None: ...
 
     async def list(self, prefix: str) -> list[Entry]:
-        """All entries under the prefix, ordered by key."""
+        """All entries under the prefix, ordered by key, each as it was at some moment during the call."""
 
     async def create(self, key: str, value: bytes) -> bool:
         """Write only if the key is absent; False when it was there."""
@@ -69,27 +85,37 @@ class Store(Protocol):
         """Remove (only at this version, when given); False when nothing was removed."""
 
     def lock(self, name: str, ttl: float = 30.0) -> AbstractAsyncContextManager[Lease]:
-        """Hold the named lock in the block, renewed while it runs. Raises `Locked` when another holds it."""
+        """Hold the named lock in the block, renewed while it runs. Raises `Locked` when another holds it, and
+        `LockLost` when it could not be kept."""
 
     async def cursor(self) -> str:
         """The present end of the change feed; watch from here after a `list`."""
 
     def watch(self, prefix: str, cursor: str) -> AsyncIterator[Change]:
-        """Changes under the prefix after `cursor`, for ever."""
+        """Changes under the prefix after `cursor`, for ever. Raises `CursorLost`, `StoreUnavailable`."""
 
     async def close(self) -> None: ...
 
 
+def check(key: str, value: bytes = b"") -> None:
+    """Raises BadInput when a key or value is outside the contract's bounds."""
+    if _CONTROL.search(key) or not 0 < len(key.encode()) <= MAX_KEY:
+        raise BadInput(f"not a store key: {key[:80]!r}", "Use 1 to 512 bytes without control characters.")
+    if len(value) > MAX_VALUE:
+        raise BadInput(f"the value of {key[:80]!r} has {len(value)} bytes", f"Use at most {MAX_VALUE}.")
+
+
 def open_store(url: str, data: Path) -> Store:
-    """The store a settings value names: `files:` (in the data directory) or `redis://…`.
+    """The store a settings value names: `files:` (in the data directory) or `redis://…` (see `connect`).
 
     Imports the home only when asked for, so that one machine needs no Redis client.
     """
-    scheme = url.partition(":")[0]
-    if scheme == "files":
+    if url.partition(":")[0] == "files":
         from brandproxy.store.files import FileStore
 
         return FileStore(data / "store.db")
-    if scheme in ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"):
-        raise BadSettings("the Redis store is not built yet", "Use `files:`.")
+    if url.startswith("redis"):
+        from brandproxy.store.redis import RedisStore
+
+        return RedisStore(url)
     raise BadSettings(f"no store under {url!r}", "Use `files:` or `redis://host:port/0`.")

@@ -12,23 +12,30 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from brandproxy.errors import BadInput, Locked, StoreUnavailable
-from brandproxy.store.base import MAX_KEY, MAX_VALUE, Change, CursorLost, Entry, Lease
+from brandproxy.errors import BadSettings, Locked, StoreUnavailable
+from brandproxy.store.base import FEED_KEPT, Change, CursorLost, Entry, Lease, check
+from brandproxy.store.lease import held
 
 T = TypeVar("T")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS change (seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, value BLOB);
-CREATE TABLE IF NOT EXISTS lease (name TEXT PRIMARY KEY, holder TEXT, fence INTEGER NOT NULL, ends REAL NOT NULL);
-"""
-_KEPT_CHANGES = 50_000  # a watcher further behind than this lists again
+_FORMAT = 1
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL)"
+    " WITHOUT ROWID",
+    # seq is the version that the write gave, or used up by deleting. The row 0 is the feed's beginning.
+    "CREATE TABLE IF NOT EXISTS change (seq INTEGER PRIMARY KEY, key TEXT NOT NULL)",
+    "INSERT INTO change SELECT 0, '' WHERE NOT EXISTS (SELECT * FROM change)",
+    "CREATE TABLE IF NOT EXISTS lease"
+    " (name TEXT PRIMARY KEY, holder TEXT, fence INTEGER NOT NULL, ends REAL NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {_FORMAT}",
+)
 _POLL = 0.1  # seconds between looks at the feed; changes must be seen within 2 s
+_OPEN_FOR = 10.0  # seconds to wait for other processes that make the same file
 
 
 class FileStore:
@@ -39,112 +46,135 @@ class FileStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def get(self, key: str) -> Entry | None:
-        rows = await self._run(lambda db: _rows(db, "SELECT * FROM entry WHERE key = ?", (key,)))
-        return Entry(*rows[0]) if rows else None
+        check(key)
+        sql = "SELECT * FROM entry WHERE key = ?"
+        row = await self._run(lambda db: db.execute(sql, (key,)).fetchone())
+        return Entry(*row) if row else None
 
     async def list(self, prefix: str) -> list[Entry]:
-        sql = "SELECT * FROM entry WHERE key >= ? AND key < ? ORDER BY key"
-        rows = await self._run(lambda db: _rows(db, sql, (prefix, prefix + "\U0010ffff")))
-        return [Entry(*row) for row in rows]
+        def read(db: sqlite3.Connection) -> list[Entry]:
+            rows = db.execute("SELECT * FROM entry WHERE key >= ? ORDER BY key", (prefix,))
+            return [Entry(*row) for row in takewhile(lambda row: row[0].startswith(prefix), rows)]
+
+        return await self._run(read)
 
     async def create(self, key: str, value: bytes) -> bool:
-        sql = "INSERT INTO entry VALUES (?, ?, 1) ON CONFLICT DO NOTHING"
-        return await self._write(key, value, sql, (key, value))
+        sql = "INSERT INTO entry VALUES (:key, :value, :next) ON CONFLICT DO NOTHING"
+        return await self._write(sql, key, value) is not None
 
     async def put(self, key: str, value: bytes) -> int:
-        sql = "INSERT INTO entry VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET value = ?2, version = version + 1"
-        await self._write(key, value, sql, (key, value))
-        entry = await self.get(key)
-        return entry.version if entry else 0
+        sql = "INSERT OR REPLACE INTO entry VALUES (:key, :value, :next)"
+        return await self._write(sql, key, value) or 0
 
     async def replace(self, key: str, value: bytes, version: int) -> bool:
-        sql = "UPDATE entry SET value = ?2, version = version + 1 WHERE key = ?1 AND version = ?3"
-        return await self._write(key, value, sql, (key, value, version))
+        sql = "UPDATE entry SET value = :value, version = :next WHERE key = :key AND version = :at"
+        return await self._write(sql, key, value, version) is not None
 
     async def delete(self, key: str, version: int | None = None) -> bool:
-        sql = "DELETE FROM entry WHERE key = ?1 AND version = coalesce(?2, version)"
-        return await self._write(key, None, sql, (key, version))
+        sql = "DELETE FROM entry WHERE key = :key AND version = coalesce(:at, version)"
+        return await self._write(sql, key, b"", version) is not None
 
     @asynccontextmanager
     async def lock(self, name: str, ttl: float = 30.0) -> AsyncIterator[Lease]:
+        check(name)
         holder = uuid4().hex
         fence = await self._run(lambda db: _grant(db, name, holder, ttl))
-        renewing = asyncio.create_task(self._renew(name, holder, ttl))
-        try:
-            yield Lease(name, fence)
-        finally:
-            renewing.cancel()
-            sql = "UPDATE lease SET holder = NULL, ends = 0 WHERE name = ? AND holder = ?"
-            await self._run(lambda db: _execute(db, sql, (name, holder)))
+        renew = "UPDATE lease SET ends = ?3 WHERE name = ?1 AND holder = ?2 AND ends > ?4"
+        release = "UPDATE lease SET holder = NULL, ends = 0 WHERE name = ?1 AND holder = ?2"
+
+        async def renewed() -> bool:
+            now = time.time()
+            return await self._run(lambda db: db.execute(renew, (name, holder, now + ttl, now)).rowcount > 0)
+
+        async def released() -> object:
+            return await self._run(lambda db: db.execute(release, (name, holder)).rowcount)
+
+        async with held(Lease(name, fence), ttl, renewed, released) as lease:
+            yield lease
 
     async def cursor(self) -> str:
-        rows = await self._run(lambda db: _rows(db, "SELECT coalesce(max(seq), 0) FROM change", ()))
-        return str(rows[0][0])
+        return str(await self._run(_last))
 
     async def watch(self, prefix: str, cursor: str) -> AsyncIterator[Change]:
         at = int(cursor)
         while True:
             rows = await self._run(lambda db, at=at: _changes(db, at))  # type: ignore[misc]
-            for seq, key, value in rows:
-                at = seq
+            for at, key, value in rows:
                 if key.startswith(prefix):
-                    yield Change(str(seq), key, value)
+                    yield Change(str(at), key, value)
             if not rows:
                 await asyncio.sleep(_POLL)
 
     async def close(self) -> None:
-        def shut(db: sqlite3.Connection) -> None:
-            db.close()
-            self._db = None
+        def shut() -> None:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
 
-        if self._db is not None:
-            await self._run(shut)
+        await asyncio.get_running_loop().run_in_executor(self._thread, shut)
         self._thread.shutdown(wait=True)
 
-    async def _write(self, key: str, value: bytes | None, sql: str, args: tuple[object, ...]) -> bool:
-        if not key or len(key.encode()) > MAX_KEY or (value is not None and len(value) > MAX_VALUE):
-            raise BadInput(f"key or value out of bounds: {key[:80]!r}")
+    async def _write(self, sql: str, key: str, value: bytes, at: int | None = None) -> int | None:
+        """The version given, or None when the statement's condition did not hold."""
+        check(key, value)
 
-        def change(db: sqlite3.Connection) -> bool:
+        def write(db: sqlite3.Connection) -> int | None:
             with _transaction(db):
-                if db.execute(sql, args).rowcount == 0:
-                    return False
-                seq = db.execute("INSERT INTO change (key, value) VALUES (?, ?)", (key, value)).lastrowid or 0
-                if seq % 1000 == 0:
-                    db.execute("DELETE FROM change WHERE seq <= ?", (seq - _KEPT_CHANGES,))
-                return True
+                # Grows over the whole store, also over a file that was restored from a copy.
+                version = max(_last(db) + 1, time.time_ns() // 1000)
+                if db.execute(sql, {"key": key, "value": value, "next": version, "at": at}).rowcount == 0:
+                    return None
+                db.execute("INSERT INTO change VALUES (?, ?)", (version, key))
+                _prune(db)
+                return version
 
-        return await self._run(change)
-
-    async def _renew(self, name: str, holder: str, ttl: float) -> None:
-        sql = "UPDATE lease SET ends = ? WHERE name = ? AND holder = ?"
-        while True:
-            await asyncio.sleep(ttl / 3)
-            await self._run(lambda db: _execute(db, sql, (time.time() + ttl, name, holder)))
+        return await self._run(write)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def call() -> T:
             try:
-                return work(self._connection())
+                if self._db is None:
+                    self._db = _open(self._path)
+                return work(self._db)
             except (sqlite3.Error, OSError) as error:
                 raise StoreUnavailable(f"store {self._path}: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _connection(self) -> sqlite3.Connection:
-        if self._db is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._path.touch(mode=0o600, exist_ok=True)
-            self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-        return self._db
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open or make the file. Several processes may do so at once: SQLite answers "locked" to some of them
+    without waiting, because changing to WAL and upgrading a read lock cannot wait; they come again."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600, exist_ok=True)
+    until = time.monotonic() + _OPEN_FOR
+    while True:
+        db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(db)
+            return db
+        except sqlite3.OperationalError:
+            db.close()
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found > _FORMAT:
+        raise BadSettings(f"the store file has format {found}; this version reads {_FORMAT}", "Upgrade this node.")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    if found < _FORMAT:
+        with _transaction(db):
+            for statement in _SCHEMA:
+                db.execute(statement)
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    db.execute(f"BEGIN {kind}")
     try:
         yield
     except BaseException:
@@ -155,28 +185,36 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 def _grant(db: sqlite3.Connection, name: str, holder: str, ttl: float) -> int:
     now = time.time()
+    sql = (
+        "INSERT INTO lease VALUES (?1, ?2, 1, ?3) ON CONFLICT DO UPDATE "
+        "SET holder = ?2, fence = fence + 1, ends = ?3 WHERE ends < ?4 RETURNING fence"
+    )
     with _transaction(db):
-        sql = (
-            "INSERT INTO lease VALUES (?1, ?2, 1, ?3) ON CONFLICT DO UPDATE "
-            "SET holder = ?2, fence = fence + 1, ends = ?3 WHERE ends < ?4 RETURNING fence"
-        )
         row = db.execute(sql, (name, holder, now + ttl, now)).fetchone()
     if row is None:
         raise Locked(f"lock {name!r} is held")
     return int(row[0])
 
 
+def _last(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT max(seq) FROM change").fetchone()[0])
+
+
+def _prune(db: sqlite3.Connection) -> None:
+    """Look once in a thousand writes: counting rows is not free."""
+    if db.execute("SELECT abs(random()) % 1000").fetchone()[0]:
+        return
+    sql = "DELETE FROM change WHERE seq < (SELECT seq FROM change ORDER BY seq DESC LIMIT 1 OFFSET ?)"
+    db.execute(sql, (FEED_KEPT,))
+
+
 def _changes(db: sqlite3.Connection, at: int) -> list[tuple[int, str, bytes | None]]:
-    rows = _rows(db, "SELECT seq, key, value FROM change WHERE seq > ? ORDER BY seq LIMIT 1000", (at,))
-    oldest = _rows(db, "SELECT coalesce(min(seq), 1) FROM change", ())[0][0]
-    if rows and at < oldest - 1:
-        raise CursorLost(f"change {at} is no longer kept")
-    return rows
-
-
-def _rows(db: sqlite3.Connection, sql: str, args: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
-    return db.execute(sql, args).fetchall()
-
-
-def _execute(db: sqlite3.Connection, sql: str, args: tuple[object, ...]) -> None:
-    db.execute(sql, args)
+    """Up to 200 changes after `at` with the present values, all of one moment."""
+    sql = (
+        "SELECT seq, change.key, entry.value FROM change LEFT JOIN entry USING (key)"
+        " WHERE seq > ? ORDER BY seq LIMIT 200"
+    )
+    with _transaction(db, "DEFERRED"):
+        if db.execute("SELECT 1 FROM change WHERE seq = ?", (at,)).fetchone() is None:
+            raise CursorLost(f"the feed no longer holds change {at}")
+        return db.execute(sql, (at,)).fetchall()

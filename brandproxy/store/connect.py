@@ -1,0 +1,126 @@
+"""Redis URLs to clients, for the store and for the stream of events.
+
+    redis://user:password@host:6379/0                     one server; rediss:// with TLS
+    redis+sentinel://user:password@s1:26379,s2:26379/mymaster/0      whatever Sentinel calls the master
+    redis+cluster://user:password@n1:6379,n2:6379         a cluster, found from any of its nodes
+
+`rediss+sentinel` and `rediss+cluster` speak TLS. Query: `ca=FILE` trusts this CA, `cert=FILE` and `key=FILE`
+present a client certificate; `sentinel_user=` and `sentinel_password=` when the Sentinels ask for their own.
+
+Commands are never retried silently: a repeated `create` would take its own first try for somebody else's.
+A connection that died while idle is noticed when it is taken from the pool, so a restart costs no error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from brandproxy.errors import BadSettings
+
+Client = Redis | RedisCluster
+FAULTS = (RedisError, OSError)  # what a client raises when the server is away, full, loading, or refuses us
+
+_QUERY = {"ca", "cert", "key", "sentinel_user", "sentinel_password"}
+_TIMEOUT = 5.0  # seconds without an answer until a server counts as away; blocking reads stay below it
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed URL. `hosts` in the order given."""
+
+    kind: str  # "single" | "sentinel" | "cluster"
+    tls: bool
+    hosts: tuple[tuple[str, int], ...]
+    user: str | None
+    password: str | None
+    master: str
+    db: int
+    query: dict[str, str]
+
+
+def parse(url: str) -> Address:
+    """Raises BadSettings; the message never repeats the password."""
+    parts = urlsplit(url)
+    base, _, kind = parts.scheme.partition("+")
+    login, _, places = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    query = dict(parse_qsl(parts.query))
+    path = parts.path.strip("/").split("/")
+    try:
+        if base not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster") or not places:
+            raise ValueError("not a Redis URL")
+        if unknown := query.keys() - _QUERY:
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}")
+        hosts = tuple(_place(place, 26379 if kind == "sentinel" else 6379) for place in places.split(","))
+        master = path.pop(0) if kind == "sentinel" else ""
+        if kind == "sentinel" and not master:
+            raise ValueError("the master's name is missing")
+        db = int(path[0]) if path and path[0] else 0
+        if kind == "cluster" and db:
+            raise ValueError("a cluster has only database 0")
+    except ValueError as error:
+        raise BadSettings(
+            f"store URL ({parts.scheme}://…): {error}",
+            "Use redis://host:6379/0, redis+sentinel://host:26379/master/0 or redis+cluster://host:6379.",
+        ) from error
+    tls = base == "rediss"
+    return Address(
+        kind or "single", tls, hosts, unquote(user) or None, unquote(password) or None, master, db, query
+    )
+
+
+def connect(url: str) -> Client:
+    """A client that has not connected yet. Raises BadSettings."""
+    to = parse(url)
+    # Answers as bytes (protocol 2): the shapes do not depend on the server's version.
+    common: dict[str, Any] = {
+        "socket_timeout": _TIMEOUT,
+        "socket_connect_timeout": _TIMEOUT,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        **_tls(to),
+    }
+    login: dict[str, Any] = {"username": to.user, "password": to.password}
+    if to.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in to.hosts]
+        # A moved slot is patched in; the other way, reading all anew, closes connections that are in use.
+        return RedisCluster(startup_nodes=nodes, reinitialize_steps=0, **login, **common)
+    if to.kind == "sentinel":
+        asked = {"username": to.query.get("sentinel_user"), "password": to.query.get("sentinel_password")}
+        sentinels = Sentinel(list(to.hosts), sentinel_kwargs={**common, **asked})  # type: ignore[no-untyped-call]
+        master: Redis = sentinels.master_for(to.master, db=to.db, **login, **common)
+        return master
+    host, port = to.hosts[0]
+    return Redis(host=host, port=port, db=to.db, **login, **common)
+
+
+async def close(client: Client) -> None:
+    """Close the client, and the clients it asks the Sentinels with."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager else ():
+        await sentinel.aclose()
+    await client.aclose()
+
+
+def _place(text: str, default: int) -> tuple[str, int]:
+    parts = urlsplit("//" + text)
+    if not parts.hostname:
+        raise ValueError("a host is missing")
+    return parts.hostname, parts.port or default
+
+
+def _tls(to: Address) -> dict[str, object]:
+    if not to.tls:
+        return {}
+    names = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
+    files = {option: to.query[name] for name, option in names.items() if name in to.query}
+    return {"ssl": True, "ssl_cert_reqs": "required", **files}
