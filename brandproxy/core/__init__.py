@@ -4,6 +4,13 @@
 - `tokens`    the signed tokens of all four kinds; a promise once mailed
 - `html`      every URL in an HTML text with its exact span; on top of `tokenizer` (what is a tag), `places`
               (which attributes), `charrefs`, `css`, `srcset`
+- `rewrite`   the rewriter: decides about a message; `judging` about each URL of a body, by `policy`
+- `mime`      where the leaf parts lie, to the byte; `mimetype` reads Content-* values
+- `encoding`  transfer encodings and edits as splices of wire bytes, on top of `charset` and `splice`
+- `headers`   control headers, List-Unsubscribe, signatures
+- `text`      URLs in text/plain, however it was wrapped
+- `links`     the links we mint, and recognising them
+- `report`    what was done to a message; `restore` is the way back with keys alone; `template` compiles
 - `delivery`  how a stored object is answered: conditions, ranges, headers
 - `media`     which media types are shown, which are only downloaded
 - `addresses` which addresses outbound HTTP may reach

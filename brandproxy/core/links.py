@@ -1,0 +1,72 @@
+"""The links we put into mails, and recognising them: `{base}/c/{token}`, `/a/{token}/{name}`, `/o/{token}.gif`,
+`/u/{token}`. All are ASCII that needs no escaping in HTML, CSS, srcset, a header or quoted-printable.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from brandproxy.core.policy import file_name
+from brandproxy.core.tokens import Asset, Click, KeyRing, Open, Payload, Unsubscribe
+from brandproxy.errors import BadToken
+from brandproxy.model import References, SigningKey
+
+_OURS = re.compile(r"https?://[^/?#\s]+/([acou])/([A-Za-z0-9_-]{24,8000})(?![A-Za-z0-9_-])", re.IGNORECASE)
+
+
+@lru_cache(512)
+def key_ring(keys: tuple[SigningKey, ...], max_age: int = 0) -> KeyRing:
+    """Keys derived once for every message of a tenant."""
+    return KeyRing(keys, max_age)
+
+
+def ours(ring: KeyRing, url: str) -> Payload | None:
+    """What a link of ours, on whatever host of the tenant, carries; None for any other URL."""
+    match = _OURS.match(url)
+    if match is None:
+        return None
+    try:
+        return ring.open(match[1].lower(), match[2])
+    except BadToken:
+        return None
+
+
+class Links:
+    """Mints the links of one message. Each method raises BadInput when the fields do not fit a token."""
+
+    def __init__(self, ring: KeyRing, base_url: str, references: References) -> None:
+        self._ring = ring
+        self._base = base_url
+        self._refs = references
+
+    @property
+    def secure(self) -> bool:
+        return self._base.startswith("https:")
+
+    def click(self, url: str, number: int, private: bool) -> str:
+        refs = self._refs
+        token = self._ring.mint(
+            Click(url, refs.campaign, refs.message, refs.recipient, number, refs.sent_at, private)
+        )
+        return f"{self._base}/c/{token}"
+
+    def asset(self, origin: str, path: str, fragment: str) -> str:
+        link = f"{self._base}/a/{asset_token(self._ring, origin, path)}/{file_name(path)}"
+        return f"{link}#{fragment}" if fragment else link
+
+    def open(self) -> str:
+        refs = self._refs
+        payload = Open(refs.campaign, refs.message, refs.recipient, refs.sent_at)
+        return f"{self._base}/o/{self._ring.mint(payload)}.gif"
+
+    def unsubscribe(self, url: str) -> str:
+        refs = self._refs
+        payload = Unsubscribe(url, "", refs.campaign, refs.message, refs.recipient, refs.sent_at)
+        return f"{self._base}/u/{self._ring.mint(payload)}"
+
+
+@lru_cache(4096)
+def asset_token(ring: KeyRing, origin: str, path: str) -> str:
+    """The same for all recipients, so minted once."""
+    return ring.mint(Asset(origin, path))

@@ -1,0 +1,122 @@
+"""What a tenant wants done with one URL: `judge` for links, `asset` for images and other assets.
+
+Patterns are `host/path` globs in which only `*` is special: `*.acme.com/account/*`, `login.acme.com`. The host
+is compared as lower-case A-labels, the path (query included) as written; no path means every path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import unquote
+
+from brandproxy.core import urls
+from brandproxy.model import Origin, Policy
+
+# Merge tags of the common template languages: {{x}} {%x%} *|x|* %%x%% [[x]] <%x%> ${x} #{x} [% x %]
+_PLACEHOLDER = re.compile(r"\{\{|\{%|\*\||%%|\[\[|<%|\$\{|#\{|\[%|\{\$|%7[Bb]%7[Bb]")
+_UNSUBSCRIBE = re.compile(r"un-?subscri|opt-?out|abmelde|desabonn|d[eé]sinscri|darse-de-baja", re.IGNORECASE)
+_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+_FRAGMENT = re.compile(r"[A-Za-z0-9_.-]*")
+
+
+def judge(policy: Policy, url: str) -> str:
+    """Why a link to `url` is left alone, as a stable word, or "" when it is to be rewritten. In order:
+
+    1. a template placeholder somebody else fills in later
+    2. what `urls.refusal` says
+    3. the tenant's switches and patterns
+    """
+    if _PLACEHOLDER.search(url):
+        return "template placeholder"
+    reason = urls.refusal(url)
+    if reason:
+        return reason
+    if not policy.clicks:
+        return "clicks off"
+    if policy.exclude and matches(policy.exclude, url):
+        return "excluded"
+    if policy.include and not matches(policy.include, url):
+        return "not included"
+    return ""
+
+
+def unsubscribes(url: str) -> bool:
+    """Whether `url` looks like an unsubscribe page."""
+    return _UNSUBSCRIBE.search(url) is not None
+
+
+def asset(policy: Policy, origins: Sequence[Origin], url: str) -> tuple[str, str, str] | str:
+    """(origin name, path below it, fragment) of an asset, or the reason why it is left alone."""
+    if _PLACEHOLDER.search(url):
+        return "template placeholder"
+    reason = urls.refusal(url)
+    if reason:
+        return reason
+    if not policy.assets:
+        return "assets off"
+    site, path = _split(url)
+    path, _, fragment = path.partition("#")
+    if _DOTS.search(path.partition("?")[0]) or not _FRAGMENT.fullmatch(fragment):
+        return "not an origin"
+    for origin in origins:
+        for prefix in origin.public:
+            inside = _below(prefix, site, path)
+            if inside:
+                return origin.name, inside.removesuffix("?"), fragment
+    return "not an origin"
+
+
+def matches(patterns: Sequence[str], url: str) -> bool:
+    site, path = _split(url)
+    path = path.partition("#")[0]
+    return any(glob(host, site) and glob(where, path) for host, where in map(_pattern, patterns))
+
+
+def glob(pattern: str, text: str) -> bool:
+    """Whether `text` matches `pattern`, in which `*` stands for any characters. Linear, unlike a regex."""
+    first, *middle = pattern.split("*")
+    if not middle:
+        return text == pattern
+    *middle, last = middle
+    if not text.startswith(first) or len(text) < len(first) + len(last) or not text.endswith(last):
+        return False
+    here = len(first)
+    for piece in middle:
+        here = text.find(piece, here, len(text) - len(last))
+        if here < 0:
+            return False
+        here += len(piece)
+    return True
+
+
+@lru_cache(1024)
+def _pattern(pattern: str) -> tuple[str, str]:
+    """A pattern as host glob and path glob."""
+    host, slash, path = pattern.partition("://")[2].partition("/") if "://" in pattern else pattern.partition("/")
+    return host.lower(), "/" + path if slash else "*"
+
+
+@lru_cache(1024)
+def _split(url: str) -> tuple[str, str]:
+    """Host with a port that is not the scheme's, and the rest with its slash."""
+    scheme, _, rest = url.partition("://")
+    size = next((i for i, char in enumerate(rest) if char in "/?#"), len(rest))
+    port = rest[:size].rpartition(":")[2]
+    plain = not port.isdigit() or port == ("443" if scheme.lower() == "https" else "80")
+    path = rest[size:]
+    return urls.host_of(url) + ("" if plain else f":{port}"), path if path.startswith("/") else f"/{path}"
+
+
+def _below(prefix: str, site: str, path: str) -> str:
+    """The path below a public prefix, or "". Host exactly, then whole path segments."""
+    there, base = _split(prefix if "://" in prefix else f"https://{prefix}")
+    base = base if base.endswith("/") else f"{base}/"
+    return path[len(base) :] if there == site and path.startswith(base) else ""
+
+
+def file_name(path: str) -> str:
+    """The last segment of an asset's path, for people and proxies that look at the extension."""
+    last = unquote(path.partition("?")[0].rstrip("/").rpartition("/")[2])
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-")[-80:] or "asset"
