@@ -48,9 +48,38 @@ class Control(_Section):
 class Mail(_Section):
     """The front ends a mail server talks to."""
 
+    milter: str = Field("127.0.0.1:8891", description="where Postfix or Sendmail ask: host:port or unix:PATH")
+    smtp: str = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
+    lmtp: str = Field("", description="address of the LMTP proxy (host:port or unix:PATH); empty: none")
+    next_hop: str = Field(
+        "127.0.0.1:10026", description="where the proxies hand mail on, unless the tenant has a relay"
+    )
+    next_hop_tls: Literal["none", "opportunistic", "required"] = Field(
+        "opportunistic", description="STARTTLS to the next hop; `required` also checks its certificate"
+    )
+    networks: tuple[str, ...] = Field(
+        ("127.0.0.0/8", "::1/128"), description="who may use the proxies without logging in, and say XCLIENT"
+    )
+    certificate: Path | None = Field(
+        None, description="PEM chain and key for STARTTLS at the proxies; none: no TLS"
+    )
+    copies: Literal["shared", "recipient"] = Field(
+        "shared", description="`recipient`: one copy each, with links of his own (LMTP, or SMTP one at a time)"
+    )
+    tenants: dict[str, str] = Field({}, description="user name, sender domain or `*` to the tenant's slug")
+    tenant_header: bool = Field(True, description="whether X-Brandproxy-Tenant is believed")
     on_failure: Literal["tempfail", "pass"] = Field(
         "tempfail", description="what the pipeline gets while our infrastructure is away"
     )
+    timeout: float = Field(
+        60.0,
+        gt=0,
+        description="seconds for one message; far below the 300 s a mail server waits (RFC 5321 §4.5.3.2)",
+    )
+    max_running: int = Field(
+        100, gt=0, description="messages worked on at once; more are asked to come later (4xx)"
+    )
+    max_message: int = Field(50 << 20, gt=0, description="bytes; what is larger passes the milter untouched")
 
 
 class Certs(_Section):

@@ -67,6 +67,17 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """The server mail goes on to. `tls`: "none", "opportunistic", or "required" (certificate checked)."""
+
+    host: str
+    port: int = 25
+    tls: str = "required"
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A customer of the ESP. `keys` newest first; `home` is where `/` leads (empty: a plain page)."""
 
@@ -79,6 +90,7 @@ class Tenant:
     apple_app_site_association: str = ""  # JSON body for app links, served as is
     assetlinks: str = ""
     created_at: int = 0
+    relay: Relay | None = None  # where this tenant's mail goes on, when not where all mail does
 
 
 @dataclass(frozen=True, slots=True)

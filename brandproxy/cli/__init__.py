@@ -20,6 +20,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("key", "key"),
     ("config", "config"),
     ("stats", None),
+    ("mail", None),
 )
 
 EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h
