@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import smtplib
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,8 @@ mydestination =
 mynetworks = 127.0.0.0/8
 relayhost = [127.0.0.1]:{sink}
 local_header_rewrite_clients =
+alias_maps =
+alias_database =
 smtp_dns_support_level = disabled
 smtp_line_length_limit = 0
 smtpd_client_connection_count_limit = 0
@@ -126,6 +129,9 @@ def postfix(
         try:
             _wait_for(port)
             yield server
+        except BaseException:
+            print(server.log()[-8000:])
+            raise
         finally:
             subprocess.run([program, "-c", home / "etc", "abort"], capture_output=True, timeout=30)
 
@@ -134,8 +140,9 @@ def _wait_for(port: int, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            with smtplib.SMTP("127.0.0.1", port, timeout=5):
-                return
+            # No greeting is read: with a milter in this very event loop, it would wait for us.
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
         except OSError:
             if time.monotonic() > end:
                 raise
@@ -183,7 +190,8 @@ class _Roomy(SMTP):
     line_length_limit = 1 << 22
 
 
-async def start_sink(port: int = 0) -> tuple[Sink, asyncio.Server]:
+@asynccontextmanager
+async def start_sink(port: int = 0) -> AsyncIterator[Sink]:
     sink = Sink(port or free_port())
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
@@ -191,7 +199,11 @@ async def start_sink(port: int = 0) -> tuple[Sink, asyncio.Server]:
         "127.0.0.1",
         sink.port,
     )
-    return sink, server
+    try:
+        yield sink
+    finally:
+        server.close()
+        await server.wait_closed()
 
 
 def send(port: int, sender: str, recipients: list[str], message: bytes) -> None:
