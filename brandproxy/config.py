@@ -87,6 +87,39 @@ class Certs(_Section):
 
     ca: str = Field("none", description="`none`, `dev` (local test CA) or an ACME directory URL")
     directory: Path | None = Field(None, description="local copies, <host>/fullchain.pem; default: data/certs")
+    fallback: str = Field("", description="a second ACME directory URL, asked when the first fails for a host")
+    acme_trust: Path | None = Field(None, description="CA file for the ACME directory's own TLS (private CAs)")
+    contact: str = Field("", description="mail address the CA may write to")
+    eab_id: str = Field("", description="external account binding: key id given by the CA")
+    eab_key: SecretStr = Field(SecretStr(""), description="external account binding: HMAC key, base64url")
+    profile: str = Field("", description="certificate profile asked of the CA, e.g. `shortlived`")
+    caa: str = Field("letsencrypt.org", description="the CA's names in CAA records, comma-separated")
+    self_check: bool = Field(True, description="ask our own challenge URL from outside before each order")
+    parallel: int = Field(8, ge=1, description="orders one control node works on at once")
+    # Let's Encrypt's published limits (2026-08); another CA's go here.
+    orders_limit: int = Field(300, ge=1, description="new orders of an account in 3 hours")
+    domain_limit: int = Field(50, ge=1, description="certificates of a registered domain in 7 days")
+    set_limit: int = Field(5, ge=1, description="certificates of the very same names in 7 days")
+    failure_limit: int = Field(5, ge=1, description="failed authorizations of a name in 1 hour")
+
+    @property
+    def caa_names(self) -> tuple[str, ...]:
+        return tuple(name.strip().lower() for name in self.caa.split(",") if name.strip())
+
+
+class Dns(_Section):
+    """How customers' records are looked at, and what we ask of them."""
+
+    servers: str = Field("", description="ask these address:port for all names, not the zones' own (split DNS)")
+    recursive: str = Field("", description="resolvers address:port to find zones' servers; default: the system's")
+    pending_seconds: float = Field(15, gt=0, description="shortest time between looks at a host not yet right")
+    live_seconds: float = Field(3600, gt=0, description="time between looks at a host that is right")
+    nameservers: str = Field("", description="our name servers, for customers who delegate a zone to us")
+    update_server: str = Field("", description="address:port of the primary that takes RFC 2136 updates")
+    update_key: SecretStr = Field(SecretStr(""), description="its TSIG key: name:algorithm:base64")
+    dkim_domain: str = Field("", description="where DKIM keys lie: <selector>.<tenant>.<this>; empty: not asked")
+    dkim_selectors: str = Field("bp1,bp2", description="DKIM selectors asked as CNAMEs; two, so that keys rotate")
+    bounce_host: str = Field("", description="target of customers' bounce host; empty: not asked")
 
 
 class Analytics(_Section):
@@ -136,6 +169,7 @@ class Settings(BaseSettings):
     control: Control = Control()
     mail: Mail = Mail()
     certs: Certs = Certs()
+    dns: Dns = Dns()
     analytics: Analytics = Analytics()
     outbound: Outbound = Outbound()
     assets: Assets = Assets()

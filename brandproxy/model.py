@@ -95,7 +95,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A hostname a tenant CNAMEs to us. `target` is this host's own CNAME target, never reused."""
+    """A hostname a tenant CNAMEs to us. `target` is this host's own CNAME target, never reused.
+
+    `zone`: the zone above it that the customer delegated to our nameservers; empty: none.
+    """
 
     name: str
     tenant: str
@@ -104,6 +107,7 @@ class Host:
     reason: str = ""
     since: int = 0  # when the state last changed, seconds
     created_at: int = 0
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,4 +16,9 @@
 - `addresses` which addresses outbound HTTP may reach
 - `events`    an event to a spool record and back
 - `machines`  which events machines made
+- `domains`   public suffixes: which names one customer can own
+- `records`   DNS records wanted and seen, and whether control is proven
+- `findings`  what is wrong with them, in words, with a fix
+- `caa`       may this CA issue for the name
+- `watching`  when to look again, and when states move
 """
