@@ -45,6 +45,7 @@ class Edge:
         await self.links.kill.load(store)
         await self.challenges.load()
         self.context.directory.changed += [self.links.kill.apply, self.challenges.apply]
+        self.context.directory.reloaded += [self.links.kill.load, lambda _store: self.challenges.load()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -50,7 +50,7 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with AsyncExitStack() as stack:
-        context = await stack.enter_async_context(open_context(settings, actor="edge"))
+        context = await stack.enter_async_context(open_context(settings, actor="edge", replica=True))
         spool = Spool(settings.data / "spool", _writer_name(number), settings.edge.durability)
         stack.push_async_callback(spool.close)
         assets = Assets(settings)
