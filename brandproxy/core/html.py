@@ -202,7 +202,7 @@ class _Scanner:
         kept = tree.start(name, values, closed)
         if self.in_head is None and tree.mode != "head":
             self.in_head = len(self.out.found)
-        if name == "frameset" and kept and before != "frameset":  # it takes the place of the body
+        if name == "frameset" and kept and not tree.ns and before != "frameset":  # it takes the place of the body
             del self.out.found[self.in_head :]
             self.out.links.clear()
         return kept
