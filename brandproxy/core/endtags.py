@@ -117,7 +117,7 @@ class EndTags(OpenElements):
 
     def end_other(self, name: str) -> None:
         for node in reversed(self.stack):
-            if node.name == name:
+            if node.name == name and node.key != "svg foreignobject":  # it is ended in foreign content only
                 self.end_implied(name)
                 self.pop_through(node)
                 return

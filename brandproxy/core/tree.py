@@ -28,6 +28,7 @@ from brandproxy.core.vocabulary import (
     ROW_GROUPS,
     SCOPE,
     TABLE_PARTS,
+    TABLE_SCOPE,
     VOID,
 )
 
@@ -222,23 +223,25 @@ class Tree(EndTags):
             if name == "col":
                 return "in"
             return "again" if self.end_colgroup() else "out"
+        if name == "table":
+            if self.find(("table",), TABLE_SCOPE) is None:
+                return "out"
+            self.html_end("table")
+            return "again"
         if mode == "row":
             if name in CELLS:
                 self.clear_to(("tr",))
                 return self.open_part(name, "cell")
-            return "again" if name == "table" or self.end_row() else "out"
+            return "again" if self.end_row() else "out"
         if mode == "rows":
             if name == "tr" or name in CELLS:
                 self.clear_to(ROW_GROUPS)
                 self.open_part("tr", "row")
                 return "in" if name == "tr" else "again"
-            if name != "table":
-                return "again" if self.end_rows() else "out"
+            return "again" if self.end_rows() else "out"
         return self.start_in_table(name)
 
     def start_in_table(self, name: str) -> str:
-        if name == "table":
-            return "again" if self.end_table() else "out"
         self.clear_to(("table",))
         if name == "caption":
             return self.open_part(name, "caption")
