@@ -37,6 +37,21 @@ class Edge(_Section):
     fallback_host: str = Field("", description="operator's shared host for tenants without a live one")
     workers: int = Field(0, description="edge processes; 0: one per core")
     durability: Literal["fsync", "os"] = Field("fsync", description="when a click counts as written")
+    spool_max_bytes: int = Field(
+        4 << 30, ge=1 << 16, description="bound of the spool; beyond it events are lost, redirects go on"
+    )
+    max_connections: int = Field(
+        10_000, ge=16, description="open connections of one worker; beyond it the oldest idle one is closed"
+    )
+    warm_certificates: int = Field(
+        5000, ge=1, description="certificates one worker keeps in memory, 24 KiB each; others are read again"
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="networks of load balancers whose X-Forwarded-For is believed, e.g. 10.0.0.0/8"
+    )
+    proxy_protocol: bool = Field(
+        False, description="every connection starts with a PROXY protocol v2 header (TCP load balancers)"
+    )
 
 
 class Control(_Section):
