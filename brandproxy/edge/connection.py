@@ -1,7 +1,7 @@
 """One connection of a recipient. A click that arrives whole in one read is answered here; all else is parsed.
 
 Most requests are one `GET /c/TOKEN` each on a connection of its own. `_REQUEST` is stricter than the parser:
-HTTP/1.1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants exactly one
+HTTP/1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants exactly one
 Host, nothing about a body, no upgrade, no header that matters twice. What does not fit, wellformed or not, goes
 to `Parsed` with everything that follows on the connection; this file refuses nothing and repairs nothing.
 Both ways end in `Links.click`, so there is one decision.
@@ -25,7 +25,7 @@ from brandproxy.edge.tls import SNI
 from brandproxy.errors import SpoolFull
 
 _REQUEST = re.compile(
-    rb"GET /c/([A-Za-z0-9_-]{24,8000}) HTTP/1\.1"
+    rb"GET /c/([A-Za-z0-9_-]{24,8000}) HTTP/1\.([01])"
     rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t \x21-\x7e\x80-\xff]*+)++)\r\n\r\n"
 )
 _WANTED = re.compile(
@@ -139,8 +139,11 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
             return
         match = _REQUEST.fullmatch(data) if len(data) <= _MAX_READ else None
-        headers = _headers(match[2]) if match else None
-        answer = self._click(match[1].decode("ascii"), headers) if match and headers else None
+        headers = _headers(match[3]) if match else None
+        answer = None
+        if match and headers:
+            self._close = self._close or match[2] == b"0"  # without persistence (RFC 9112 §9.3), which is allowed
+            answer = self._click(match[1].decode("ascii"), headers)
         if answer is None:
             self._hand_over(data)
         else:
