@@ -22,7 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -129,7 +129,8 @@ def wrk(server: Server, scheme: str, keep: bool) -> Sample:
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
     scale = {"us": 1e-3, "ms": 1.0, "s": 1e3}
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
-    assert p99 and rate
+    assert p99 is not None, out
+    assert rate is not None, out
     return Sample(spent / count * 1e6, float(rate[1]), float(p99[1]) * scale[p99[2]])
 
 
@@ -142,7 +143,10 @@ def ab(server: Server) -> Sample:
     spent = server.cpu() - before
     done, rate = re.search(r"Complete requests:\s+(\d+)", out), re.search(r"Requests per second:\s+([\d.]+)", out)
     p99 = re.search(r"99%\s+(\d+)", out)
-    assert done and rate and p99 and re.search(r"Failed requests:\s+0\b", out), out
+    assert re.search(r"Failed requests:\s+0\b", out), out
+    assert done is not None, out
+    assert rate is not None, out
+    assert p99 is not None, out
     return Sample(spent / int(done[1]) * 1e6, float(rate[1]), float(p99[1]))
 
 
@@ -172,10 +176,8 @@ def prepare(folder: Path) -> dict[bool, str]:
             return await fill(context)
 
     ring = asyncio.run(opened())
-    click = dict(
-        url=URL, campaign="spring", message="m-20261123", recipient="r-4711", link=3, sent_at=1_790_000_000
-    )
-    return {private: ring.mint(Click(**click, private=private)) for private in (False, True)}  # type: ignore[arg-type]
+    click = Click(URL, "spring", "m-20261123", "r-4711", 3, 1_790_000_000)
+    return {private: ring.mint(replace(click, private=private)) for private in (False, True)}
 
 
 @contextmanager
