@@ -4,8 +4,8 @@ One worker of each on core 0, the client on core 1, the same P-256 certificate, 
 each round, medians over the rounds. Ours verifies the token and records durably; `private` clicks, which by
 their nature leave no record, show what recording costs. CPU time is the steady figure on a noisy machine.
 
-    http-keepalive   wrk, 16 connections            new-tls      ab: a full TLS 1.3 handshake each
-    https-keepalive  wrk, 16 connections            resumed-tls  wrk, `Connection: close`: resumes sessions
+    http-keepalive   wrk, 64 connections            new-tls      ab: a full TLS 1.3 handshake each
+    https-keepalive  wrk, 64 connections            resumed-tls  wrk, `Connection: close`: resumes sessions
     behind-nginx     new-tls, nginx terminating in front of us; CPU of both together
 """
 
@@ -119,7 +119,7 @@ def notes(samples: list[Sample]) -> str:
 
 def wrk(server: Server, scheme: str, keep: bool) -> Sample:
     port = server.http if scheme == "http" else server.https
-    command = ["wrk", "-t1", "-c16", f"-d{SECONDS:g}s", "--latency"]
+    command = ["wrk", "-t1", "-c64", f"-d{SECONDS:g}s", "--latency"]
     command += [] if keep else ["-H", "Connection: close"]
     before = server.cpu()
     out = client([*command, f"{scheme}://{HOST}:{port}{server.path}"])

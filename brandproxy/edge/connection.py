@@ -26,11 +26,11 @@ from brandproxy.errors import SpoolFull
 
 _REQUEST = re.compile(
     rb"GET /c/([A-Za-z0-9_-]{24,8000}) HTTP/1\.([01])"
-    rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t \x21-\x7e\x80-\xff]*+)++)\r\n\r\n"
+    rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
 )
 _WANTED = re.compile(
     rb"\r\n(host|user-agent|connection|content-length|transfer-encoding|expect|upgrade|te|trailer"
-    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for):[\t ]*+([^\r]*)",
+    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for):[\t ]*([^\r]*)",
     re.IGNORECASE,
 )
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
