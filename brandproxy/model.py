@@ -54,7 +54,8 @@ class Policy:
     clicks: bool = True
     assets: bool = True
     opens: bool = False
-    unsubscribe: bool = True
+    unsubscribe: bool = True  # List-Unsubscribe through our host
+    unsubscribe_links: str = "click"  # those in the body: "click", "private" (never recorded) or "leave"
     include: tuple[str, ...] = ()  # when set, only these destinations are rewritten
     exclude: tuple[str, ...] = ()
     private: tuple[str, ...] = ()  # branded but never recorded

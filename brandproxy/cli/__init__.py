@@ -14,6 +14,8 @@ from brandproxy.errors import BrandproxyError, Retryable
 
 # module -> None: its commands stand at the top; a name: they form a group.
 _GROUPS: tuple[tuple[str, str | None], ...] = (
+    ("rewrite", None),
+    ("audit", None),
     ("tenant", "tenant"),
     ("host", "host"),
     ("token", "token"),
