@@ -17,11 +17,12 @@ from brandproxy.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace `text[start:end]` of a decoded body by `new`."""
+    """Replace `text[start:end]` of a decoded body by `new`. `in_tag`: the value of a quoted attribute."""
 
     start: int
     end: int
     new: str
+    in_tag: bool = False
 
 
 @dataclass(frozen=True, slots=True)

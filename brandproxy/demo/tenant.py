@@ -1,0 +1,68 @@
+"""The demo's tenant: `demo` on `links.acme.localhost`, with a folder of pictures as its origin."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from brandproxy import access
+from brandproxy.certs import Vault
+from brandproxy.certs.devca import DevCA
+from brandproxy.context import Context
+from brandproxy.demo.mail import IMAGES, draw_pictures
+from brandproxy.errors import Conflict, NotFound
+from brandproxy.model import HostState, Origin, Tenant
+from brandproxy.store.seal import open_seal
+
+SLUG = "demo"
+HOST = "links.acme.localhost"
+
+
+async def ensure_demo_tenant(context: Context) -> Tenant:
+    """The demo's tenant with a live host; makes what is missing, whatever was there before."""
+    folder = (context.settings.data / "demo" / "media").resolve()
+    draw_pictures(folder)
+    try:
+        tenant = await context.registry.tenant(SLUG)
+    except NotFound:
+        tenant = await _add(context, folder)
+    vault = Vault(context.store, open_seal(context.settings))
+    if await vault.get(HOST) is None:
+        await vault.put(DevCA(context.settings.data).issue(HOST, time.time()))
+    await context.registry.set_host_state(HOST, HostState.LIVE, "certificate by the development CA")
+    await context.directory.load(context.store)
+    return tenant
+
+
+async def _add(context: Context, folder: Path) -> Tenant:
+    try:
+        await context.registry.add_tenant(SLUG, "Acme Outdoor")
+        await context.registry.add_host(HOST, SLUG)
+    except Conflict:
+        pass  # another process is making it at this moment
+    origin = Origin("media", folder.as_uri() + "/", (IMAGES,))
+
+    def furnish(tenant: Tenant) -> Tenant:
+        # Mails given to the demo may be signed already: it shows the rewriting all the same.
+        policy = replace(tenant.policy, opens=True, signed="strip")
+        return replace(tenant, policy=policy, origins=(origin,))
+
+    return await context.registry.change_tenant(SLUG, furnish, "tenant.set")
+
+
+async def ensure_demo_key(context: Context) -> str:
+    """An operator key that stays the same from demo to demo, kept 0600 beside the demo's pictures."""
+    path = context.settings.data / "demo" / "api-key"
+    if path.exists():
+        text = path.read_text().strip()
+        try:
+            await access.authenticate(context.store, f"Bearer {text}")
+            return text
+        except access.AccessDenied:
+            pass
+    _, text = await access.create_key(context.store, None, "demo")
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    return text

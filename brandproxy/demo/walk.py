@@ -1,0 +1,188 @@
+"""The demo's walk, one step after the other; a step that does not hold names itself and ends the walk.
+
+1. make the demo's tenant, host, certificate and key          5. a forged link is refused
+2. start the server                                           6. an image is served
+3. rewrite the mail; the original comes back byte for byte    7. the clicks are in analytics, each once
+4. click a link through TLS: the exact address comes back     8. print what analytics say
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+import brandproxy
+from brandproxy.config import load
+from brandproxy.context import Context, open_context
+from brandproxy.core import urls
+from brandproxy.core.report import Link, Report
+from brandproxy.demo import mail
+from brandproxy.demo.client import Analyst, Recipient
+from brandproxy.demo.server import DemoFailed, Ports, Server, choose_ports
+from brandproxy.demo.tenant import HOST, SLUG, ensure_demo_key, ensure_demo_tenant
+from brandproxy.errors import BrandproxyError
+from brandproxy.model import References, Tenant
+
+_CLICKED = 3  # links the demo clicks at most
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the steps share."""
+
+    tenant: Tenant
+    key: str
+    ports: Ports
+    data: Path
+    references: References
+
+    @property
+    def base(self) -> str:
+        return f"https://{HOST}:{self.ports.https}"
+
+    @property
+    def control(self) -> str:
+        return f"http://127.0.0.1:{self.ports.control}"
+
+
+def run(once: bool, message: Path | None) -> int:
+    """The demo; the exit status: 0 when every step held, 1 otherwise."""
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        original = message.read_bytes() if message else mail.campaign()
+        _walk(console, once, original, own=message is None)
+    except KeyboardInterrupt:
+        console.print("\nstopped")
+    except (BrandproxyError, OSError) as error:
+        console.print(f"[red]✗[/red] {escape(str(error))}")
+        return 1
+    return 0
+
+
+def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
+    stage = asyncio.run(_prepare())
+    _held(
+        console,
+        f"tenant [bold]{SLUG}[/bold] on {HOST}, certificate by the demo's own CA ({stage.data}/dev-ca.pem)",
+    )
+    with Server(stage.data, stage.ports):
+        _held(console, f"edge on {stage.base}, control on {stage.control}")
+        result = _rewrite(stage, original)
+        links = _show_links(console, result.report)
+        if links:
+            _click(console, stage, links)
+            _forge(console, links[0])
+        _image(console, stage, result.report, own)
+        _analytics(console, stage, links)
+        if not once:
+            _stay(console, stage, links)
+
+
+async def _prepare() -> Stage:
+    ports = choose_ports()
+    os.environ.update(ports.environment())
+    settings = load()
+    (settings.data / "demo").mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with open_context(settings, actor="demo") as context:
+        return await _stage(context, ports)
+
+
+async def _stage(context: Context, ports: Ports) -> Stage:
+    tenant = await ensure_demo_tenant(context)
+    now = int(time.time())
+    references = References("autumn", f"demo-{now}-{os.getpid()}", "robin-7f3a", now)
+    return Stage(tenant, await ensure_demo_key(context), ports, context.settings.data, references)
+
+
+def _rewrite(stage: Stage, original: bytes) -> brandproxy.Result:
+    result = brandproxy.rewrite(original, stage.tenant, stage.references, stage.base, now=int(time.time()))
+    if brandproxy.unrewrite(result.message, result.report) != original:
+        raise DemoFailed("the original mail did not come back byte for byte")
+    return result
+
+
+def _show_links(console: Console, report: Report) -> list[Link]:
+    links = [link for link in report.rewritten if link.number]
+    _held(console, f"mail rewritten, {len(links)} links; the original comes back byte for byte")
+    if not links:
+        reasons = sorted({link.verdict for link in report.skipped} | {report.reason} - {""})
+        console.print(f"  no link here to rewrite ({', '.join(reasons) or 'the mail holds none'})")
+    for link in links[:4]:
+        console.print(f"  {escape(link.url)}\n    [green]→ {escape(_short(link.new))}[/green]")
+    return links
+
+
+def _click(console: Console, stage: Stage, links: list[Link]) -> None:
+    recipient = Recipient(stage.data / "dev-ca.pem")
+    for link in links[:_CLICKED]:
+        answer = recipient.get(link.new)
+        expected = urls.location(link.url)
+        if answer.status_code != 302 or answer.headers.get("location") != expected:
+            raise DemoFailed(f"click: {answer.status_code} {answer.headers.get('location')} instead of {expected}")
+    _held(console, "clicked through TLS: 302 to exactly the address that was mailed")
+
+
+def _forge(console: Console, link: Link) -> None:
+    at = len(link.new) - 30
+    forged = link.new[:at] + ("A" if link.new[at] != "A" else "B") + link.new[at + 1 :]
+    answer = Recipient(load().data / "dev-ca.pem").get(forged)
+    if answer.status_code != 404 or "location" in answer.headers:
+        raise DemoFailed(f"a forged link answered {answer.status_code}, Location {answer.headers.get('location')}")
+    _held(console, "one character changed: 404, and no redirect")
+
+
+def _image(console: Console, stage: Stage, report: Report, own: bool) -> None:
+    images = [link for link in report.rewritten if "/a/" in link.new]
+    if own and not images:
+        raise DemoFailed("no image of the mail was rewritten")
+    for image in images[:1]:
+        answer = Recipient(stage.data / "dev-ca.pem").get(image.new)
+        if answer.status_code != 200 or not answer.headers["content-type"].startswith("image/"):
+            raise DemoFailed(f"image {image.url}: {answer.status_code} {answer.headers.get('content-type')}")
+        _held(console, f"image from the tenant's storage: {len(answer.content)} bytes of its own host")
+
+
+def _analytics(console: Console, stage: Stage, links: list[Link]) -> None:
+    counted = [link for link in links[:_CLICKED] if not link.private]
+    if not counted:
+        return
+    events = Analyst(stage.control, stage.key).wait_for_events(stage.references.message, len(counted))
+    if sorted(event["url"] for event in events) != sorted(link.url for link in counted):
+        raise DemoFailed(f"analytics hold other clicks than were made: {events}")
+    _held(console, f"{len(events)} clicks in analytics, each once")
+    summary = Analyst(stage.control, stage.key).ask(
+        "/v1/analytics/summary", tenant=SLUG, message=stage.references.message
+    )
+    console.print(
+        f"  clicks {summary['clicks']}, people {summary['unique_clicks']}, by machines {summary['machines']},"
+        f" median delay to click {summary['delay']['p50'] or 0:.1f} s"
+    )
+
+
+def _stay(console: Console, stage: Stage, links: list[Link]) -> None:
+    console.print("\n[bold]Now you[/bold] (Ctrl-C stops it):")
+    if links:
+        console.print(f"  click      curl --cacert {stage.data}/dev-ca.pem -i '{escape(links[0].new)}'")
+    console.print(f"  dashboard  {stage.control}/   sign in with   {stage.key}")
+    console.print(f"  API        curl -H 'Authorization: Bearer {stage.key}' {stage.control}/v1/analytics/summary")
+    seen = {event["id"] for event in Analyst(stage.control, stage.key).ask("/v1/analytics/events")["events"]}
+    while True:
+        time.sleep(0.5)
+        events = Analyst(stage.control, stage.key).ask("/v1/analytics/events")["events"]
+        for event in reversed([event for event in events if event["id"] not in seen]):
+            seen.add(event["id"])
+            console.print(f"  [green]{event['kind']}[/green] {escape(event['url'])}")
+
+
+def _held(console: Console, what: str) -> None:
+    console.print(f"[green]✓[/green] {what}")
+
+
+def _short(url: str) -> str:
+    return url if len(url) <= 88 else url[:70] + "…" + url[-14:]
