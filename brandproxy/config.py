@@ -90,6 +90,18 @@ class Outbound(_Section):
 class Assets(_Section):
     """How stored images are fetched and kept."""
 
+    hosts: str = Field("", description="hosts web storage may have, e.g. `*.cdn.example`; empty: any public one")
+    max_bytes: int = Field(100 << 20, gt=0, description="largest object; bounds what one request can cost")
+    max_seconds: float = Field(120.0, gt=0, description="longest time one object may take from storage")
+    fresh: int = Field(3600, ge=0, description="seconds a copy is used unasked when storage does not say")
+    stale: int = Field(
+        30 * 86400, ge=0, description="seconds after that a copy is used while storage is asked or fails"
+    )
+    memory: int = Field(64 << 20, ge=0, description="bytes of objects in memory, of each edge process")
+    memory_object: int = Field(1 << 20, ge=0, description="largest object held in memory")
+    disk: int = Field(2 << 30, ge=0, description="bytes of objects on disk, shared by the edge processes")
+    image_processes: int = Field(1, ge=1, description="processes that make image variants; each may use one core")
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(

@@ -40,11 +40,18 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Named asset storage. `url` is where the edge reads; `public` are the URL prefixes mails name it by."""
+    """Named asset storage. `url` is where the edge reads; `public` are the URL prefixes mails name it by.
+
+    `failover` is read while `url` fails. `sealed` holds credentials, as ciphertext. `variant` is the form
+    images of this origin are minted in (`w1200-webp`; empty: as stored).
+    """
 
     name: str
     url: str
     public: tuple[str, ...] = ()
+    failover: str = ""
+    sealed: str = field(default="", repr=False)
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 
 from brandproxy.core.media import type_headers
@@ -70,7 +70,12 @@ class Described:
 
 
 def describe(meta: Meta, path: str, vary: bool = False) -> Described:
-    """The object's own headers. `path` names the type when storage does not; `vary`: it was negotiated."""
+    """The object's own headers. `path` names the type when storage does not; `vary`: it was negotiated.
+
+    Storage may give all codings of an object one tag; ours must differ, as the bytes do (RFC 9110 §8.8.3.3).
+    """
+    if meta.encoding and meta.etag:
+        meta = replace(meta, etag=f'{meta.etag[:-1]}-{meta.encoding.replace(" ", "")}"')
     always: Headers = [(b"cache-control", cache_control(meta.cache_control).encode("ascii"))]
     if meta.etag:
         always.append((b"etag", meta.etag.encode("latin-1")))

@@ -34,3 +34,10 @@ def hostname(value: str) -> str:
     if labels[-1].isdigit():
         raise BadInput(f"{value[:80]!r} is an address, not a host name")
     return name
+
+
+def host_matches(name: str, patterns: str) -> bool:
+    """Whether a host name is among `media.example.com, *.cdn.example` (`*.` stands for any labels before)."""
+    name = name.lower().rstrip(".")
+    wanted = [pattern.strip().lower() for pattern in patterns.split(",")]
+    return any(name == one or (one.startswith("*.") and name.endswith(one[1:])) for one in wanted if one)

@@ -1,29 +1,45 @@
 """`/a/{token}/{name}`: objects of a tenant's storage under the tenant's name.
 
-An object is found by the signed (origin name, path) only; the file name behind the token is for people.
-Answers follow `core.delivery`; what cannot be had is a small plain page that nobody caches.
+An object is found by the signed (origin name, path, variant) only; the file name behind the token is for people.
+Answers follow `core.delivery`. What cannot be had is a small plain answer that nobody caches; what breaks off in
+the middle ends the connection, so that no client takes a part for the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from functools import partial
+from typing import Any
+
+from prometheus_client import Counter
 
 from brandproxy.config import Settings
-from brandproxy.core import tokens
-from brandproxy.core.delivery import Meta, Plan, describe, plan
+from brandproxy.core import objects, tokens
+from brandproxy.core.delivery import Plan, plan
+from brandproxy.core.media import compressible
 from brandproxy.directory import Site
+from brandproxy.fetch import Fetcher
 from brandproxy.model import Origin
+from brandproxy.storage.base import ObjectMissing, StorageFailed
+from brandproxy.storage.bodies import Body, Key
+from brandproxy.storage.cache import Cache
+from brandproxy.storage.disk import Disk
+from brandproxy.storage.origins import Origins
+from brandproxy.store.seal import open_seal
+
+log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_CHUNK = 1 << 18
+REQUESTS = Counter("brandproxy_asset_requests", "Asset requests by how they were answered", ["how"])
+BYTES = Counter("brandproxy_asset_bytes", "Bytes of objects sent to clients")
+_HOW = {how: REQUESTS.labels(how) for how in ("memory", "disk", "storage", "stale", "missing", "failed", "slow")}
+
+_SWEEP_EVERY = 60.0
 _ERRORS = {404: b"Not found\n", 405: b"Only GET and HEAD\n", 502: b"Storage failed\n", 504: b"Storage is slow\n"}
 
 
@@ -31,64 +47,96 @@ class Assets:
     """Serves the objects of every tenant. `start` before the first request, `close` behind the last."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings = settings.assets
+        self._fetcher = Fetcher(settings)
+        self._origins = Origins(settings, self._fetcher, open_seal(settings))
+        self._disk = Disk(settings.data / "cache")
+        self.cache = Cache(settings.assets, self._disk)
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        pass
+        await self.cache.start()
+        self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
-        pass
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await self.cache.close()
+        await self._fetcher.close()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, site: Site, asset: tokens.Asset) -> None:
         """Answer one GET or HEAD for what the token names."""
-        if scope["method"] not in ("GET", "HEAD"):
+        method = scope["method"]
+        if method not in ("GET", "HEAD"):
             await _error(send, 405)
             return
-        origin = next((o for o in site.tenant.origins if o.name == asset.origin), None)
-        file = await asyncio.to_thread(_open, origin, asset.path) if origin else None
-        if file is None:
+        request = dict(scope["headers"])
+        try:
+            body = await self._body(site, asset, request)
+        except ObjectMissing:
+            _HOW["missing"].inc()
             await _error(send, 404)
             return
-        with file:
-            found = os.fstat(file.fileno())
-            meta = Meta(found.st_size, f'"{found.st_mtime_ns:x}-{found.st_size:x}"', int(found.st_mtime))
-            answer = plan(scope["method"], dict(scope["headers"]), describe(meta, asset.path))
-            await _send(send, answer, file, scope["method"] == "HEAD")
+        except StorageFailed as error:
+            _HOW["slow" if error.slow else "failed"].inc()
+            await _error(send, 504 if error.slow else 502)
+            return
+        answer = plan(method, request, body.described)
+        await _send(send, answer, body, method == "HEAD")
+
+    async def _body(self, site: Site, asset: tokens.Asset, request: dict[bytes, bytes]) -> Body:
+        origin = _origin(site, asset.origin)
+        coding = ""
+        if compressible(asset.path):
+            coding = objects.coding(request.get(b"accept-encoding", b"").decode("latin-1"))
+        key = Key(site.tenant.slug, origin.name, asset.path, origin.url, asset.variant, coding)
+        body = self.cache.peek(key)
+        if body is not None:
+            _HOW["memory"].inc()
+            return body
+        load = partial(self._origins.open, origin, asset.path)
+        body, how = await self.cache.get(key, load, self._origins.near(origin))
+        _HOW[how].inc()
+        return body
+
+    async def _sweep(self) -> None:
+        """Keep the disk within its bounds. Any worker may do it; one at a time does."""
+        keep = self._settings.fresh + self._settings.stale
+        while True:
+            try:
+                await asyncio.to_thread(self._disk.sweep, self._settings.disk, keep)
+            except OSError as error:
+                log.warning("asset cache: cannot sweep: %s", error)
+            await asyncio.sleep(_SWEEP_EVERY)
 
 
-def _open(origin: Origin, path: str) -> BinaryIO | None:
-    """The file under a `file:` origin, or None. The real path stays inside the origin's real folder.
-
-    `path` is URL text: it is decoded once, and a query is no part of a file's name.
-    """
-    parts = urlsplit(origin.url)
-    name = unquote(path.partition("?")[0])
-    if parts.scheme != "file" or "\x00" in name or name.endswith("/"):
-        return None
-    try:
-        root = Path(unquote(parts.path)).resolve(strict=True)
-        target = (root / name.lstrip("/")).resolve(strict=True)
-        if not target.is_relative_to(root) or not target.is_file():
-            return None
-        return target.open("rb")
-    except OSError:
-        return None
+def _origin(site: Site, name: str) -> Origin:
+    for origin in site.tenant.origins:
+        if origin.name == name:
+            return origin
+    raise ObjectMissing("the tenant has no such origin")
 
 
-async def _send(send: Send, answer: Plan, file: BinaryIO, head: bool) -> None:
+async def _send(send: Send, answer: Plan, body: Body, head: bool) -> None:
+    """Everything in memory goes out in one piece; the rest as it is read, no faster than the client takes it."""
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    for piece in () if head else answer.slices:
+    if head or not answer.slices:
+        await send({"type": "http.response.body", "body": b""})
+        return
+    BYTES.inc(sum(piece.stop - piece.start for piece in answer.slices))
+    if body.data is not None and len(answer.slices) == 1:
+        (piece,) = answer.slices
+        whole = piece.stop - piece.start == len(body.data)
+        await send(
+            {"type": "http.response.body", "body": body.data if whole else body.data[piece.start : piece.stop]}
+        )
+        return
+    for piece in answer.slices:
         if piece.preamble:
             await send({"type": "http.response.body", "body": piece.preamble, "more_body": True})
-        file.seek(piece.start)
-        left = piece.stop - piece.start
-        while left > 0:
-            chunk = await asyncio.to_thread(file.read, min(_CHUNK, left))
-            if not chunk:
-                raise OSError("the file shrank while it was sent")  # the connection must end unclean
-            left -= len(chunk)
+        async for chunk in body.read(piece.start, piece.stop):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"" if head else answer.trailer})
+    await send({"type": "http.response.body", "body": answer.trailer})
 
 
 async def _error(send: Send, status: int) -> None:
