@@ -37,6 +37,21 @@ class Edge(_Section):
     fallback_host: str = Field("", description="operator's shared host for tenants without a live one")
     workers: int = Field(0, description="edge processes; 0: one per core")
     durability: Literal["fsync", "os"] = Field("fsync", description="when a click counts as written")
+    spool_max_bytes: int = Field(
+        4 << 30, ge=1 << 16, description="bound of the spool; beyond it events are lost, redirects go on"
+    )
+    max_connections: int = Field(
+        10_000, ge=16, description="open connections of one worker; beyond it the oldest idle one is closed"
+    )
+    warm_certificates: int = Field(
+        5000, ge=1, description="certificates one worker keeps in memory, 24 KiB each; others are read again"
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="networks of load balancers whose X-Forwarded-For is believed, e.g. 10.0.0.0/8"
+    )
+    proxy_protocol: bool = Field(
+        False, description="every connection starts with a PROXY protocol v2 header (TCP load balancers)"
+    )
 
 
 class Control(_Section):
@@ -48,9 +63,38 @@ class Control(_Section):
 class Mail(_Section):
     """The front ends a mail server talks to."""
 
+    milter: str = Field("127.0.0.1:8891", description="where Postfix or Sendmail ask: host:port or unix:PATH")
+    smtp: str = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
+    lmtp: str = Field("", description="address of the LMTP proxy (host:port or unix:PATH); empty: none")
+    next_hop: str = Field(
+        "127.0.0.1:10026", description="where the proxies hand mail on, unless the tenant has a relay"
+    )
+    next_hop_tls: Literal["none", "opportunistic", "required"] = Field(
+        "opportunistic", description="STARTTLS to the next hop; `required` also checks its certificate"
+    )
+    networks: tuple[str, ...] = Field(
+        ("127.0.0.0/8", "::1/128"), description="who may use the proxies without logging in, and say XCLIENT"
+    )
+    certificate: Path | None = Field(
+        None, description="PEM chain and key for STARTTLS at the proxies; none: no TLS"
+    )
+    copies: Literal["shared", "recipient"] = Field(
+        "shared", description="`recipient`: one copy each, with links of his own (LMTP, or SMTP one at a time)"
+    )
+    tenants: dict[str, str] = Field({}, description="user name, sender domain or `*` to the tenant's slug")
+    tenant_header: bool = Field(True, description="whether X-Brandproxy-Tenant is believed")
     on_failure: Literal["tempfail", "pass"] = Field(
         "tempfail", description="what the pipeline gets while our infrastructure is away"
     )
+    timeout: float = Field(
+        60.0,
+        gt=0,
+        description="seconds for one message; far below the 300 s a mail server waits (RFC 5321 §4.5.3.2)",
+    )
+    max_running: int = Field(
+        100, gt=0, description="messages worked on at once; more are asked to come later (4xx)"
+    )
+    max_message: int = Field(50 << 20, gt=0, description="bytes; what is larger passes the milter untouched")
 
 
 class Certs(_Section):
@@ -58,6 +102,39 @@ class Certs(_Section):
 
     ca: str = Field("none", description="`none`, `dev` (local test CA) or an ACME directory URL")
     directory: Path | None = Field(None, description="local copies, <host>/fullchain.pem; default: data/certs")
+    fallback: str = Field("", description="a second ACME directory URL, asked when the first fails for a host")
+    acme_trust: Path | None = Field(None, description="CA file for the ACME directory's own TLS (private CAs)")
+    contact: str = Field("", description="mail address the CA may write to")
+    eab_id: str = Field("", description="external account binding: key id given by the CA")
+    eab_key: SecretStr = Field(SecretStr(""), description="external account binding: HMAC key, base64url")
+    profile: str = Field("", description="certificate profile asked of the CA, e.g. `shortlived`")
+    caa: str = Field("letsencrypt.org", description="the CA's names in CAA records, comma-separated")
+    self_check: bool = Field(True, description="ask our own challenge URL from outside before each order")
+    parallel: int = Field(8, ge=1, description="orders one control node works on at once")
+    # Let's Encrypt's published limits (2026-08); another CA's go here.
+    orders_limit: int = Field(300, ge=1, description="new orders of an account in 3 hours")
+    domain_limit: int = Field(50, ge=1, description="certificates of a registered domain in 7 days")
+    set_limit: int = Field(5, ge=1, description="certificates of the very same names in 7 days")
+    failure_limit: int = Field(5, ge=1, description="failed authorizations of a name in 1 hour")
+
+    @property
+    def caa_names(self) -> tuple[str, ...]:
+        return tuple(name.strip().lower() for name in self.caa.split(",") if name.strip())
+
+
+class Dns(_Section):
+    """How customers' records are looked at, and what we ask of them."""
+
+    servers: str = Field("", description="ask these address:port for all names, not the zones' own (split DNS)")
+    recursive: str = Field("", description="resolvers address:port to find zones' servers; default: the system's")
+    pending_seconds: float = Field(15, gt=0, description="shortest time between looks at a host not yet right")
+    live_seconds: float = Field(3600, gt=0, description="time between looks at a host that is right")
+    nameservers: str = Field("", description="our name servers, for customers who delegate a zone to us")
+    update_server: str = Field("", description="address:port of the primary that takes RFC 2136 updates")
+    update_key: SecretStr = Field(SecretStr(""), description="its TSIG key: name:algorithm:base64")
+    dkim_domain: str = Field("", description="where DKIM keys lie: <selector>.<tenant>.<this>; empty: not asked")
+    dkim_selectors: str = Field("bp1,bp2", description="DKIM selectors asked as CNAMEs; two, so that keys rotate")
+    bounce_host: str = Field("", description="target of customers' bounce host; empty: not asked")
 
 
 class Analytics(_Section):
@@ -119,6 +196,7 @@ class Settings(BaseSettings):
     control: Control = Control()
     mail: Mail = Mail()
     certs: Certs = Certs()
+    dns: Dns = Dns()
     analytics: Analytics = Analytics()
     outbound: Outbound = Outbound()
     assets: Assets = Assets()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from brandproxy.config import Settings
 from brandproxy.directory import Directory
 from brandproxy.store import Store, open_store
+from brandproxy.store.replica import Replica
 from brandproxy.tenants import Registry
 
 
@@ -21,10 +22,17 @@ class Context:
 
 
 @asynccontextmanager
-async def open_context(settings: Settings, actor: str = "cli") -> AsyncIterator[Context]:
-    """Open the store and read the directory once; `directory.follow(store)` is the caller's to run."""
+async def open_context(settings: Settings, actor: str = "cli", replica: bool = False) -> AsyncIterator[Context]:
+    """Open the store and read the directory once; `directory.follow(store)` is the caller's to run.
+
+    `replica`: read from this node's own copy of the fleet's store, so that it may be down. A store on files is
+    on this node already.
+    """
     store = open_store(settings.store, settings.data)
     try:
+        if replica and not settings.store.startswith("files:"):
+            store = Replica(store, settings.data / "replica.db")
+            await store.start()
         registry = Registry(store, settings, actor=actor)
         directory = Directory(registry.codec, settings)
         await directory.load(store)

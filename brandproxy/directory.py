@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from brandproxy.config import Settings
@@ -34,16 +34,19 @@ class Site:
 
 
 class Directory:
-    """`changed` is called with each Change after it took effect (certificates, blocks: others' keys too)."""
+    """`changed` is called with each Change after it took effect (certificates, blocks: others' keys too);
+    `reloaded` when the feed had to be left and everything was read anew."""
 
     def __init__(self, codec: Codec, settings: Settings) -> None:
         self._codec = codec
+        self._settings = settings
         self._edge = settings.edge
         self._tenants: dict[str, tuple[Tenant, KeyRing]] = {}
         self._hosts: dict[str, Host] = {}
         self._of_tenant: dict[str, dict[str, Host]] = {}
         self._cursor = ""
         self.changed: list[Callable[[Change], None]] = []
+        self.reloaded: list[Callable[[Store], Awaitable[None]]] = []
 
     def site(self, name: str) -> Site | None:
         """The site of a lower-case host name, or None when nobody here owns the name."""
@@ -85,16 +88,17 @@ class Directory:
         return None
 
     async def load(self, store: Store) -> None:
-        """Read everything. Call before `follow`."""
+        """Read everything. Call before `follow`. What was known stays in force until the new state is whole."""
         cursor = await store.cursor()
-        tenants = await store.list(keys.TENANT)
-        hosts = await store.list(keys.HOST)
-        self._tenants.clear()
-        self._hosts.clear()
-        self._of_tenant.clear()
-        for entry in (*tenants, *hosts):
-            self.apply(Change(cursor, entry.key, entry.value))
+        fresh = Directory(self._codec, self._settings)
+        for number, entry in enumerate((*await store.list(keys.TENANT), *await store.list(keys.HOST))):
+            fresh.apply(Change(cursor, entry.key, entry.value))
+            if number % 200 == 0:
+                await asyncio.sleep(0)  # a hundred thousand hosts take seconds; recipients do not wait for them
+        self._tenants, self._hosts, self._of_tenant = fresh._tenants, fresh._hosts, fresh._of_tenant
         self._cursor = cursor
+        for tell in self.reloaded:
+            await tell(store)
 
     async def follow(self, store: Store) -> None:
         """Keep current for ever; survives a store that is away."""

@@ -61,7 +61,8 @@ class Policy:
     clicks: bool = True
     assets: bool = True
     opens: bool = False
-    unsubscribe: bool = True
+    unsubscribe: bool = True  # List-Unsubscribe through our host
+    unsubscribe_links: str = "click"  # those in the body: "click", "private" (never recorded) or "leave"
     include: tuple[str, ...] = ()  # when set, only these destinations are rewritten
     exclude: tuple[str, ...] = ()
     private: tuple[str, ...] = ()  # branded but never recorded
@@ -71,6 +72,17 @@ class Policy:
     http_when_verified: bool = False  # use http://host before its certificate is there
     token_max_age: int = 0  # seconds; 0: links never expire
     address_privacy: str = "truncated"  # recorded client address: full, truncated, hashed, none
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The server mail goes on to. `tls`: "none", "opportunistic", or "required" (certificate checked)."""
+
+    host: str
+    port: int = 25
+    tls: str = "required"
+    user: str = ""
+    password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +98,15 @@ class Tenant:
     apple_app_site_association: str = ""  # JSON body for app links, served as is
     assetlinks: str = ""
     created_at: int = 0
+    relay: Relay | None = None  # where this tenant's mail goes on, when not where all mail does
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A hostname a tenant CNAMEs to us. `target` is this host's own CNAME target, never reused."""
+    """A hostname a tenant CNAMEs to us. `target` is this host's own CNAME target, never reused.
+
+    `zone`: the zone above it that the customer delegated to our nameservers; empty: none.
+    """
 
     name: str
     tenant: str
@@ -99,6 +115,7 @@ class Host:
     reason: str = ""
     since: int = 0  # when the state last changed, seconds
     created_at: int = 0
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

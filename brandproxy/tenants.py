@@ -16,9 +16,9 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from brandproxy.config import Settings
-from brandproxy.core import names
+from brandproxy.core import domains, names
 from brandproxy.core.ids import uuid7
-from brandproxy.errors import Conflict, NotFound
+from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import Host, HostState, Policy, SigningKey, Tenant
 from brandproxy.store import Entry, Store, keys
 from brandproxy.store.seal import Seal, open_seal
@@ -130,18 +130,61 @@ class Registry:
             raise NotFound(f"no tenant {slug!r}")
         await self.audit("tenant.remove", slug)
 
-    async def add_host(self, name: str, tenant: str, state: HostState = HostState.PENDING) -> Host:
-        """Claim a name for a tenant, atomically, with a CNAME target that was never given out before."""
-        name = names.hostname(name)
+    async def add_host(self, name: str, tenant: str, state: HostState = HostState.PENDING, zone: str = "") -> Host:
+        """Claim a name for a tenant, atomically, with a CNAME target that was never given out before.
+
+        `zone`: a zone above the name that the customer delegates to us; it is then this tenant's alone.
+        Raises BadInput (not a name one customer can own), Conflict (somebody has it).
+        """
+        name = self._claimable(name)
         await self.tenant(tenant)
         now = int(self._now())
-        label = secrets.token_hex(8)
-        host = Host(name, tenant, f"{label}.{self._domain}", state, "added", now, now)
+        if zone:
+            await self._claim_zone(zone := self._claimable(zone), name, tenant)
+        host = Host(name, tenant, await self._target(name), state, "added", now, now, zone)
         if not await self.store.create(keys.host(name), self.codec.dump(host)):
             owner = await self.host(name)
             raise Conflict(f"host {name} belongs to tenant {owner.tenant!r} already")
-        await self.store.put(keys.target(label), name.encode())
         await self.audit("host.add", name, tenant=tenant)
+        return host
+
+    def _claimable(self, name: str) -> str:
+        name = domains.claimable(name)
+        if name == self._domain or name.endswith(f".{self._domain}"):
+            raise BadInput(f"{name} lies under our own edge domain", "Use a name of the customer's own domain.")
+        return name
+
+    async def _claim_zone(self, zone: str, name: str, tenant: str) -> None:
+        if not name.endswith(f".{zone}"):
+            raise BadInput(f"{name} does not lie under {zone}")
+        if await self.store.create(keys.zone(zone), tenant.encode()):
+            return
+        entry = await self.store.get(keys.zone(zone))
+        if entry is None or entry.value.decode() != tenant:
+            raise Conflict(f"zone {zone} is delegated for another tenant")
+
+    async def _target(self, name: str) -> str:
+        """A CNAME target that was never given out; its tombstone stays for ever."""
+        while True:
+            label = secrets.token_hex(8)
+            if await self.store.create(keys.target(label), name.encode()):
+                return f"{label}.{self._domain}"
+
+    async def transfer_host(self, name: str, tenant: str) -> Host:
+        """Give a host to another tenant: new target, new proof, so it starts over as pending."""
+        await self.tenant(tenant)
+        before = await self.host(name)
+        target, now = await self._target(before.name), int(self._now())
+
+        def give(entry: Entry) -> Host:
+            host = self.codec.host(entry.value)
+            reason = f"transferred from {host.tenant}"
+            return replace(
+                host, tenant=tenant, target=target, state=HostState.PENDING, reason=reason, since=now, zone=""
+            )
+
+        host = await self._change(keys.host(before.name), give, f"host {name}")
+        await self.audit("host.transfer", host.name, tenant=tenant, before=before.tenant)
         return host
 
     async def host(self, name: str) -> Host:
@@ -153,17 +196,25 @@ class Registry:
     async def hosts(self) -> list[Host]:
         return [self.codec.host(entry.value) for entry in await self.store.list(keys.HOST)]
 
-    async def set_host_state(self, name: str, state: HostState, reason: str) -> Host:
-        """Move a host, with its reason. The same state again changes nothing."""
-        now = int(self._now())
+    async def set_host_state(
+        self, name: str, state: HostState, reason: str, seen: HostState | None = None
+    ) -> Host:
+        """Move a host, with its reason. The same state again changes nothing.
+
+        `seen`: the state the decision was made on; raises Conflict when it is no longer the present one.
+        """
         before = await self.host(name)
         if before.state == state:
             return before
-        host = await self._change(
-            keys.host(before.name),
-            lambda entry: replace(self.codec.host(entry.value), state=state, reason=reason, since=now),
-            f"host {name}",
-        )
+        now = int(self._now())
+
+        def move(entry: Entry) -> Host:
+            host = self.codec.host(entry.value)
+            if seen is not None and host.state is not seen:
+                raise Conflict(f"host {host.name} became {host.state} meanwhile")
+            return replace(host, state=state, reason=reason, since=now)
+
+        host = await self._change(keys.host(before.name), move, f"host {name}")
         details = {"before": before.state, "after": state, "reason": reason}
         await self.audit("host.state", host.name, tenant=host.tenant, **details)
         return host
@@ -173,7 +224,8 @@ class Registry:
         host = await self.host(name)
         if not await self.store.delete(keys.host(host.name)):
             raise NotFound(f"no host {host.name}")
-        await self.store.delete(keys.cert(host.name))
+        for key in (keys.cert(host.name), keys.watch(host.name)):
+            await self.store.delete(key)
         await self.audit("host.remove", host.name, tenant=host.tenant)
 
     async def audit(self, what: str, subject: str, **details: object) -> None:

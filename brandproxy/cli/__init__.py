@@ -15,12 +15,15 @@ from brandproxy.errors import BrandproxyError, Retryable
 # module -> None: its commands stand at the top; a name: they form a group.
 _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("serve", None),
+    ("rewrite", None),
+    ("audit", None),
     ("tenant", "tenant"),
     ("host", "host"),
     ("token", "token"),
     ("key", "key"),
     ("config", "config"),
     ("stats", None),
+    ("mail", None),
 )
 
 EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h

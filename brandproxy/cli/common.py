@@ -31,7 +31,9 @@ def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, stderr: bool = False
+) -> None:
     """A table for people, or the sentence `empty` when there is nothing to show."""
     from rich.console import Console
     from rich.table import Table
@@ -41,5 +43,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
-    console = Console()
+    console = Console(stderr=stderr)
     console.print(table if table.row_count else empty)

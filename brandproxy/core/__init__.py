@@ -2,8 +2,9 @@
 
 - `urls`      which destinations may be signed and followed, and how they go into a Location header
 - `tokens`    the signed tokens of all four kinds; a promise once mailed
-- `html`      every URL in an HTML text with its exact span; on top of `tokenizer` (what is a tag), `places`
-              (which attributes), `charrefs`, `css`, `srcset`
+- `html`      every URL in an HTML text with its exact span; on top of `tokenizer` (what is a tag), `collect` and
+              `places` (which attributes), `charrefs`, `css`, `srcset`; `tree` (with `openelements`, `endtags`,
+              `vocabulary`) is asked where open elements decide
 - `rewrite`   the rewriter: decides about a message; `judging` about each URL of a body, by `policy`
 - `mime`      where the leaf parts lie, to the byte; `mimetype` reads Content-* values
 - `encoding`  transfer encodings and edits as splices of wire bytes, on top of `charset` and `splice`
@@ -16,4 +17,9 @@
 - `addresses` which addresses outbound HTTP may reach
 - `events`    an event to a spool record and back
 - `machines`  which events machines made
+- `domains`   public suffixes: which names one customer can own
+- `records`   DNS records wanted and seen, and whether control is proven
+- `findings`  what is wrong with them, in words, with a fix
+- `caa`       may this CA issue for the name
+- `watching`  when to look again, and when states move
 """

@@ -185,7 +185,7 @@ def _decoded_size(line: bytes) -> int:
     return len(line) + 1 - 2 * escapes
 
 
-_NAME = re.compile(rb"[ \t]([A-Za-z:_-]{1,40}[ \t]*=[ \t]*[\"'])\Z")
+_NAME = re.compile(rb"\s([A-Za-z:_-]{1,40}[ \t]*=[ \t]*[\"'])\Z")
 
 
 def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice], Layer | None, list[int]]:
@@ -209,7 +209,7 @@ def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice]
             splices.append(body._plain(start, end, edit))
             column += len(new)
             continue
-        broken = edit.in_tag and _break(body, start, end, new, column)
+        broken = _break(body, start, end, new, column)
         if not broken:
             refused.append(i)
             column += end - start
@@ -229,12 +229,12 @@ def _line_of(data: bytes, at: int) -> tuple[bool, int]:
 def _break(body: Body, start: int, end: int, new: bytes, column: int) -> list[Splice]:
     """Splices that put the value of a quoted attribute on a line that ends after its closing quote, or none."""
     path, base, data = body.leaf.path, body.leaf.start, body.data
-    if data[start - 1 : start] not in (b'"', b"'") or data[end : end + 1] != data[start - 1 : start]:
+    name = _NAME.search(data[max(0, start - 60) : start])
+    if body.leaf.kind == "plain" or name is None or data[end : end + 1] != data[start - 1 : start]:
         return []
     value = [Splice(path, base + start, data[start:end], new), Splice(path, base + end + 1, b"", body.eol)]
     if column + len(new) + 1 <= MAX_LINE:
         return value
-    name = _NAME.search(data[max(0, start - 60) : start])
-    if name is None or len(name[1]) + len(new) + 1 > MAX_LINE or len(name[0]) > column:
+    if len(name[1]) + len(new) + 1 > MAX_LINE or len(name[0]) > column:
         return []
     return [Splice(path, base + start - len(name[1]), b"", body.eol), *value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from brandproxy.core.mime import Field, value
@@ -57,10 +57,12 @@ def one_click(fields: Sequence[Field]) -> bool:
     return any(field.name == "list-unsubscribe-post" for field in fields)
 
 
-def list_uris(message: bytes, fields: Sequence[Field]) -> Iterator[ListUri]:
+def list_uris(message: bytes, fields: Sequence[Field]) -> list[ListUri]:
     """RFC 2369 §2: URIs in angle brackets; blanks and folds inside them do not count."""
+    found = []
     for field in fields:
         if field.name == "list-unsubscribe":
             for match in _URI.finditer(message, field.value, field.end):
                 url = _BLANKS.sub(b"", match[1]).decode("utf-8", "surrogateescape")
-                yield ListUri(match.start(1), match.end(1), url)
+                found.append(ListUri(match.start(1), match.end(1), url))
+    return found

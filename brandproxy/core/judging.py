@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from html import unescape
+from typing import NamedTuple
 
 from brandproxy.core import html, links, policy, text, urls
 from brandproxy.core.mime import Leaf
@@ -27,156 +28,167 @@ from brandproxy.model import Tenant
 MAX_CONTENT = 600  # characters of a link's content kept for its label
 _TAG = re.compile(r"<[^<>]*>")
 _URL_TEXT = re.compile(r"(?:https?://|www\.)[^\s/?#]+\S*|(?:[\w-]+\.)+[A-Za-z]{2,}(?:[/?#]\S*)?", re.IGNORECASE)
-_ATTRIBUTE = re.compile(r"\s[A-Za-z:_-]{1,40}\s*=\s*[\"']\Z")
 PIXEL = '<img src="{}" width="1" height="1" alt="" style="display:block;width:1px;height:1px;border:0">'
+
+
+class Verdict(NamedTuple):
+    reason: str  # `rewritten`, or why the URL is left alone
+    new: str = ""
+    number: int = 0
+    private: bool = False
 
 
 @dataclass(slots=True)
 class Judge:
-    """Decides for one message; counts its links."""
+    """Decides for one message; counts its links. `blanket` is the reason that holds for all of it."""
 
     tenant: Tenant
     ring: KeyRing
     mint: links.Links
     blanket: str
-    list_urls: set[str] = field(default_factory=set)
+    list_urls: frozenset[str] = frozenset()  # what List-Unsubscribe names
     count: int = 0  # links rewritten so far
 
-    def link(self, found: Link, blanket: str = "", off: str = "", amp: bool = False) -> Link:
-        """`found` with its verdict: a link to a page."""
-        blanket = blanket or self.blanket
-        reason = blanket or self._left_alone(found, off)
-        if amp and not reason and found.url[:6].lower() != "https:":
-            reason = "AMP needs https"
-        if reason:
-            return replace(found, verdict=reason)
-        private = found.private or policy.matches(self.tenant.policy.private, found.url)
-        try:
-            new = self.mint.click(found.url, self.count + 1, private)
-        except BadInput:
-            return replace(found, verdict="too long")
-        self.count += 1
-        return replace(found, verdict=REWRITTEN, new=new, number=self.count, private=private)
-
-    def _left_alone(self, found: Link, off: str) -> str:
+    def link(self, url: str, private: bool, off: str, text_host: str) -> Verdict:
+        """A link to a page."""
         wants = self.tenant.policy
-        if links.ours(self.ring, found.url) is not None:
-            return "already ours"
-        reason = "opted out" if off else policy.judge(wants, found.url)
+        reason = self.blanket or ("already ours" if links.ours(self.ring, url) else "")
+        reason = reason or ("opted out" if off else policy.judge(wants, url))
+        if not reason and text_host and wants.leave_url_text:
+            reason = "text names another host"
+        if not reason and wants.unsubscribe_links != "click" and self._unsubscribes(url):
+            reason, private = "unsubscribe link" if wants.unsubscribe_links == "leave" else "", True
+        if not reason and self.count >= wants.max_links:
+            reason = "over the link cap"
         if reason:
-            return reason
-        if found.text_host and wants.leave_url_text:
-            return "text names another host"
-        return "over the link cap" if self.count >= wants.max_links else ""
-
-    def asset(self, found: Link, blanket: str = "", off: str = "") -> Link:
-        """`found` with its verdict: an image or another asset."""
-        reason = blanket or self.blanket
-        if not reason and links.ours(self.ring, found.url) is not None:
-            reason = "already ours"
-        reason = reason or ("opted out" if off else "")
-        where = reason or policy.asset(self.tenant.policy, self.tenant.origins, found.url)
-        if isinstance(where, str):
-            return replace(found, verdict=where)
+            return Verdict(reason)
+        private = private or bool(wants.private and policy.matches(wants.private, url))
         try:
-            return replace(found, verdict=REWRITTEN, new=self.mint.asset(*where))
+            new = self.mint.click(url, self.count + 1, private)
         except BadInput:
-            return replace(found, verdict="too long")
+            return Verdict("too long")
+        self.count += 1
+        return Verdict(REWRITTEN, new, self.count, private)
 
-    def unsubscribe(self, url: str, one_click: bool) -> Link:
-        """The verdict on a URI of List-Unsubscribe. RFC 8058 §3.1: one-click needs https."""
-        found = Link("header", "List-Unsubscribe", url, "")
+    def asset(self, url: str, off: str) -> Verdict:
+        """An image or another asset."""
+        reason = self.blanket or ("already ours" if links.ours(self.ring, url) else "")
+        reason = reason or ("opted out" if off else "")
+        where = reason or policy.asset(self.tenant.policy, self.tenant.origins, url)
+        if isinstance(where, str):
+            return Verdict(where)
+        try:
+            return Verdict(REWRITTEN, self.mint.asset(*where))
+        except BadInput:
+            return Verdict("too long")
+
+    def unsubscribe(self, url: str, one_click: bool) -> Verdict:
+        """A URI of List-Unsubscribe. RFC 8058 §3.1: one-click needs https."""
+        wants = self.tenant.policy
         reason = self.blanket or ("already ours" if links.ours(self.ring, url) else urls.refusal(url) or "")
-        if not reason and not self.tenant.policy.unsubscribe:
+        if not reason and not wants.unsubscribe:
             reason = "unsubscribe off"
-        if not reason and policy.matches(self.tenant.policy.exclude, url):
+        if not reason and wants.exclude and policy.matches(wants.exclude, url):
             reason = "excluded"
         if not reason and one_click and not self.mint.secure:
             reason = "one-click needs https"
         if reason:
-            return replace(found, verdict=reason)
+            return Verdict(reason)
         try:
-            return replace(found, verdict=REWRITTEN, new=self.mint.unsubscribe(url))
+            return Verdict(REWRITTEN, self.mint.unsubscribe(url))
         except BadInput:
-            return replace(found, verdict="too long")
+            return Verdict("too long")
+
+    def _unsubscribes(self, url: str) -> bool:
+        return url in self.list_urls or policy.unsubscribes(url)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The URLs of one body with their verdicts, and the edits, in order; `_of` maps edits to links."""
+    """The URLs of one body with their verdicts, and the edits, in order; `of` maps edits to links."""
 
     links: list[Link] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
-    pixel: bool = False
-    _of: dict[int, int] = field(default_factory=dict)
+    pixel: bool = False  # one of the edits is the pixel
+    opened: bool = False  # a pixel of ours was there already
+    of: dict[int, int] = field(default_factory=dict)
 
-    def add(self, link: Link, start: int, end: int, in_tag: bool = False) -> None:
+    def add(self, link: Link, start: int, end: int) -> None:
         self.links.append(link)
         if link.verdict == REWRITTEN:
-            self._of[len(self.edits)] = len(self.links) - 1
-            self.edits.append(Edit(start, end, link.new, in_tag))
+            self.of[len(self.edits)] = len(self.links) - 1
+            self.edits.append(Edit(start, end, link.new))
 
     def refuse(self, edit: int, reason: str) -> None:
         """An edit that the transfer encoding cannot hold."""
-        if edit in self._of:
-            index = self._of[edit]
+        if edit in self.of:
+            index = self.of[edit]
             self.links[index] = replace(self.links[index], verdict=reason, new="", number=0)
-        else:
+        elif self.edits[edit].new:
             self.pixel = False
 
+    def sort(self) -> None:
+        """Edits in the order of their places; `of` goes along."""
+        order = sorted(range(len(self.edits)), key=lambda i: self.edits[i].start)
+        self.of = {new: self.of[old] for new, old in enumerate(order) if old in self.of}
+        self.edits = [self.edits[old] for old in order]
 
-def body_candidates(judge: Judge, leaf: Leaf, body: str, wants_pixel: bool) -> Outcome:
+
+def judge_body(judge: Judge, leaf: Leaf, body: str, wants_pixel: bool) -> Outcome:
     """Every URL of a decoded body. `wants_pixel`: end an HTML body with the open pixel, if it can be."""
     if leaf.kind == "plain":
         return _plain(judge, leaf, body)
-    return _html(judge, leaf, body, wants_pixel)
+    return _html(judge, leaf, body, html.scan(body), wants_pixel)
 
 
 def _plain(judge: Judge, leaf: Leaf, body: str) -> Outcome:
     outcome = Outcome()
     for found in text.find(body, leaf.flowed, leaf.delsp):
-        blanket = leaf.reason or ("no scheme" if found.bare else "")
-        link = judge.link(Link(leaf.path, "text", found.url, ""), blanket)
+        reason = leaf.reason or ("no scheme" if found.bare else "")
+        verdict = Verdict(reason) if reason else judge.link(found.url, False, "", "")
+        link = Link(leaf.path, "text", found.url, verdict.reason, verdict.new, verdict.number, verdict.private)
         outcome.add(link, found.start, found.end)
     return outcome
 
 
-def _html(judge: Judge, leaf: Leaf, body: str, wants_pixel: bool) -> Outcome:
+def _html(judge: Judge, leaf: Leaf, body: str, scan: html.Scan, wants_pixel: bool) -> Outcome:
     outcome = Outcome()
-    scan = html.scan(body)
-    opened = False
     for found in scan.found:
-        link = Link(leaf.path, found.place, found.url, "", private=found.private)
-        if found.role == "asset":
-            link = judge.asset(link, leaf.reason, found.off)
-            opened = opened or (link.verdict == "already ours" and "/o/" in found.url)
-        else:
-            content = body[found.content[0] : min(found.content[1], found.content[0] + MAX_CONTENT)]
-            link = replace(link, content=content, text_host=_names_another(content, found.url))
-            link = judge.link(link, leaf.reason, found.off, leaf.kind == "amp")
-        in_tag = bool(_ATTRIBUTE.search(body, max(0, found.start - 60), found.start))
-        outcome.add(link, found.start, found.end, in_tag)
+        link = _asset(judge, leaf, found) if found.role == "asset" else _link(judge, leaf, found, body)
+        outcome.opened = outcome.opened or (link.verdict == "already ours" and "/o/" in link.url)
+        outcome.add(link, found.start, found.end)
     if judge.blanket or leaf.reason:
         return outcome
     outcome.edits += [Edit(start, end, "") for start, end in scan.markers]
-    if wants_pixel and scan.pixel_at is not None and not opened:
+    if wants_pixel and scan.pixel_at is not None and not outcome.opened and not body.isspace() and body:
         outcome.edits.append(Edit(scan.pixel_at, scan.pixel_at, PIXEL.format(judge.mint.open())))
         outcome.pixel = True
-    _sort(outcome)
+    if scan.markers or outcome.pixel:
+        outcome.sort()
     return outcome
 
 
-def _sort(outcome: Outcome) -> None:
-    """Edits in the order of their places; `_of` goes along."""
-    order = sorted(range(len(outcome.edits)), key=lambda i: outcome.edits[i].start)
-    outcome._of = {new: outcome._of[old] for new, old in enumerate(order) if old in outcome._of}
-    outcome.edits = [outcome.edits[old] for old in order]
+def _asset(judge: Judge, leaf: Leaf, found: html.Found) -> Link:
+    verdict = Verdict(leaf.reason) if leaf.reason else judge.asset(found.url, found.off)
+    return Link(leaf.path, found.place, found.url, verdict.reason, verdict.new)
+
+
+def _link(judge: Judge, leaf: Leaf, found: html.Found, body: str) -> Link:
+    start, end = found.content
+    content = body[start : min(end, start + MAX_CONTENT)]
+    named = _names_another(content, found.url) if "." in content else ""
+    reason = leaf.reason
+    if leaf.kind == "amp" and not reason and found.url[:5].lower() == "http:":
+        reason = "AMP needs https"
+    verdict = Verdict(reason) if reason else judge.link(found.url, found.private, found.off, named)
+    return Link(
+        leaf.path, found.place, found.url, verdict.reason, verdict.new, verdict.number,
+        verdict.private or found.private, named, content,
+    )  # fmt: skip
 
 
 def _names_another(content: str, url: str) -> str:
     """The host that the visible text names, when it is a URL of another host than `url`."""
-    if "." not in content:
-        return ""
     shown = unescape(_TAG.sub("", content)).strip()
     if not _URL_TEXT.fullmatch(shown):
         return ""

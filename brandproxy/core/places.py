@@ -7,10 +7,10 @@ from urllib.parse import urljoin
 
 # element → attribute → role. `src` of input and `href` of link depend on other attributes.
 URL_ATTRIBUTES: dict[str, dict[str, str]] = {
-    "a": {"href": "link", "xlink:href": "link"},
+    "a": {"href": "link"},
     "area": {"href": "link"},
     "img": {"src": "asset", "srcset": "asset"},
-    "image": {"src": "asset", "srcset": "asset", "href": "asset", "xlink:href": "asset"},
+    "image": {"src": "asset", "srcset": "asset"},  # read as img (HTML §13.2.6.4.7)
     "source": {"src": "asset", "srcset": "asset"},
     "video": {"src": "asset", "poster": "asset"},
     "audio": {"src": "asset"},
@@ -20,12 +20,11 @@ URL_ATTRIBUTES: dict[str, dict[str, str]] = {
     "amp-anim": {"src": "asset", "srcset": "asset"},
     "amp-video": {"src": "asset", "poster": "asset"},
 }
+SVG_ATTRIBUTES: dict[str, dict[str, str]] = {
+    "a": {"href": "link", "xlink:href": "link"},
+    "image": {"href": "asset", "xlink:href": "asset"},
+}
 VML = {"href": "link", "src": "asset"}  # any element named v:…
-VOID = frozenset({  # elements without content (HTML §13.1.2)
-    "area", "base", "basefont", "bgsound", "br", "col", "embed", "frame", "hr", "img",
-    "image", "input", "keygen", "link", "meta", "param", "source", "track", "wbr",
-})  # fmt: skip
-
 _LINK_RELATIONS = frozenset(("stylesheet", "icon", "apple-touch-icon", "apple-touch-icon-precomposed"))
 _AFTER_MARK = re.compile(r"[\t\n\f\r ]++[^=]|[/>]")
 _TRIM = "".join(map(chr, range(0x21)))
@@ -37,7 +36,7 @@ _REFRESH = re.compile(
 )
 
 
-def loads_asset(name: str, attribute: str, other: dict[str, str]) -> bool:
+def loads_asset(name: str, other: dict[str, str]) -> bool:
     """Whether `input src` and `link href` load something, given the element's other attributes."""
     if name == "input":
         return other.get("type", "").strip().lower() == "image"

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from brandproxy.core import encoding, headers, links, mime
-from brandproxy.core.judging import Judge, body_candidates
-from brandproxy.core.report import GMAIL_CLIPS_AT, REWRITTEN, Link, PartReport, Report, Result
+from brandproxy.core.judging import Judge, judge_body
+from brandproxy.core.report import GMAIL_CLIPS_AT, Link, PartReport, Report, Result
 from brandproxy.core.splice import Layer, Splice, apply
 from brandproxy.core.tokens import reference_fault
 from brandproxy.errors import BadInput
@@ -60,6 +60,7 @@ class _Run:
     layers: list[Layer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     pixel: bool = False
+    opened: bool = False  # a pixel of ours is in the message, old or new
 
     def prepare(self, references: References, now: int) -> None:
         control = headers.control(self.message, self.structure.fields)
@@ -74,13 +75,14 @@ class _Run:
             headers.removal(self.message, item) for item in fields if item.name.startswith(headers.CONTROL)
         ]
         one_click = headers.one_click(fields)
-        for uri in headers.list_uris(self.message, fields):
-            link = self.judge.unsubscribe(uri.url, one_click)
-            self.found.append(link)
-            if link.verdict == REWRITTEN:
+        uris = headers.list_uris(self.message, fields)
+        for uri in uris:
+            verdict = self.judge.unsubscribe(uri.url, one_click)
+            self.found.append(Link("header", "List-Unsubscribe", uri.url, verdict.reason, verdict.new))
+            if verdict.new:
                 before = self.message[uri.start : uri.end]
-                self.splices.append(Splice("header", uri.start, before, link.new.encode("ascii")))
-        self.judge.list_urls = {uri.url for uri in headers.list_uris(self.message, fields)}
+                self.splices.append(Splice("header", uri.start, before, verdict.new.encode("ascii")))
+        self.judge.list_urls = frozenset(uri.url for uri in uris)
 
     def leaf(self, leaf: mime.Leaf) -> None:
         reason = leaf.reason
@@ -94,8 +96,8 @@ class _Run:
 
     def _read(self, leaf: mime.Leaf, body: encoding.Body) -> None:
         """Judge the URLs of one body and make the splices of those that are rewritten."""
-        wants_pixel = self.tenant.policy.opens and not self.pixel and leaf.kind == "html" and not leaf.reason
-        outcome = body_candidates(self.judge, leaf, body.text, wants_pixel)
+        wants_pixel = self.tenant.policy.opens and not self.opened and leaf.kind == "html" and not leaf.reason
+        outcome = judge_body(self.judge, leaf, body.text, wants_pixel)
         if outcome.edits:
             splices, layer, refused = body.splice(outcome.edits)
             for index in refused:
@@ -104,6 +106,7 @@ class _Run:
             self.layers += [layer] if layer and splices else []
             self._grown(leaf, len(body.data), splices)
         self.pixel = self.pixel or outcome.pixel
+        self.opened = self.opened or outcome.pixel or outcome.opened
         self.found += outcome.links
 
     def _grown(self, leaf: mime.Leaf, size: int, splices: list[Splice]) -> None:

@@ -17,12 +17,11 @@ from brandproxy.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace `text[start:end]` of a decoded body by `new`. `in_tag`: the value of a quoted attribute."""
+    """Replace `text[start:end]` of a decoded body by `new`."""
 
     start: int
     end: int
     new: str
-    in_tag: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from brandproxy.core import links
-from brandproxy.core.judging import PIXEL, Judge, body_candidates
+from brandproxy.core.judging import PIXEL, Judge, judge_body
 from brandproxy.core.mime import Leaf
 from brandproxy.core.report import REWRITTEN, Link
 from brandproxy.core.tokens import Click, KeyRing, Open, reference_fault
@@ -47,7 +47,7 @@ def compile_html(html: str, tenant: Tenant, base_url: str | None, first_link: in
     judge = Judge(tenant, ring, links.Links(ring, base, _PROBE), blanket)
     judge.count = first_link - 1
     leaf = Leaf("1", "text/html", "html", "utf-8", "8bit", 0, 0)
-    outcome = body_candidates(judge, leaf, html, tenant.policy.opens)
+    outcome = judge_body(judge, leaf, html, tenant.policy.opens)
     by_new = {link.new: link for link in outcome.links if link.verdict == REWRITTEN}
     pieces, slots, here, fixed = [], [], 0, ""
     for edit in outcome.edits:

@@ -61,15 +61,21 @@ STEP = re.compile(
     rf"""(?:>|([^\t\n\f\r />][^\t\n\f\r />=]*+)"""
     rf"""(?:{_W}*+={_W}*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?=>))|(?!{_W}*+=)))"""
 )
-TAG_REST = re.compile(rf"(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>")
 _COMMENT_END = re.compile(r"--!?>")
 CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)
+_DOCTYPE = re.compile(
+    r"(?:[\t\n\f\r ]++|<!--(?:(?!-->)[\s\S])*+-->|(?!))*+<!doctype\s+html\b([^>]*+)>", re.IGNORECASE
+)
 _SCRIPT = re.compile(r"<!--|-->|<(/?)script(?=[\t\n\f\r />])", re.IGNORECASE)
 
 # Elements whose content is text up to their own end tag (§13.2.5.2–4). noscript is not among them: mail
 # clients run no scripts, so its content is markup.
 RAW = frozenset({"style", "xmp", "iframe", "noembed", "noframes", "title", "textarea", "script"})
 _RAW_END = {name: re.compile(rf"</{name}(?=[\t\n\f\r />])", re.IGNORECASE) for name in RAW if name != "script"}
+
+
+# Elements after which the open elements decide what a tag is: they need a `tree`.
+HARD = frozenset(("svg", "math", "select", "frameset", "plaintext"))
 
 
 def raw_end(text: str, pos: int, end: int, name: str) -> int:
@@ -109,3 +115,22 @@ def declaration_end(text: str, pos: int, end: int) -> int:
             return pos + len(short)
     match = _COMMENT_END.search(text, pos + 4, end)
     return match.end() if match else -1
+
+
+def cdata_end(text: str, pos: int, end: int) -> int:
+    """The end of the CDATA section that starts at `pos` (§13.2.5.69–71), or -1."""
+    close = text.find("]]>", pos, end)
+    return close + 3 if close >= 0 else -1
+
+
+def is_quirky(text: str) -> bool:
+    """Whether `text` starts without a doctype that asks for a standards mode (§13.2.6.4.1, the common ones)."""
+    match = _DOCTYPE.match(text)
+    if match is None:
+        return True
+    ids = match[1].lower()
+    return (
+        "//dtd" in ids
+        and "xhtml 1." not in ids
+        and ("4.01" not in ids or ids.count("//dtd") + ids.count("http") < 2)
+    )

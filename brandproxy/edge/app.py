@@ -6,8 +6,9 @@ Nothing of a query string, header or body ever reaches a `Location`: destination
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Callable
+from functools import lru_cache
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,12 +17,14 @@ from brandproxy.context import Context
 from brandproxy.core import machines, tokens
 from brandproxy.directory import Site
 from brandproxy.edge import answers
-from brandproxy.edge.answers import Answer, Visit
+from brandproxy.edge.answers import Answer, Headers, Visit
 from brandproxy.edge.assets import Assets
 from brandproxy.edge.challenges import Challenges
 from brandproxy.edge.links import Links
 from brandproxy.errors import SpoolFull
 from brandproxy.spool import Spool
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _PURPOSES = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
@@ -29,15 +32,15 @@ MAX_AGENT = 512  # characters of a User-Agent that are kept
 
 
 class Edge:
-    """What recipients reach. `client` tells the address of a request's client from its scope and headers."""
+    """What recipients reach. `trusted` are the networks whose X-Forwarded-For is believed."""
 
-    def __init__(self, context: Context, spool: Spool, assets: Assets, client: Callable[..., str]) -> None:
+    def __init__(self, context: Context, spool: Spool, assets: Assets) -> None:
         self.context = context
         self.spool = spool
         self.assets = assets
         self.links = Links(KillList())
         self.challenges = Challenges(context.store)
-        self._client = client
+        self.trusted = tuple(ipaddress.ip_network(each) for each in context.settings.edge.trusted_proxies)
 
     async def load(self) -> None:
         """Read what the directory does not hold, and follow its changes."""
@@ -45,25 +48,25 @@ class Edge:
         await self.links.kill.load(store)
         await self.challenges.load()
         self.context.directory.changed += [self.links.kill.apply, self.challenges.apply]
+        self.context.directory.reloaded += [self.links.kill.load, lambda _store: self.challenges.load()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = scope["headers"]
-        names = [value for name, value in headers if name == b"host"]
-        if len(names) != 1:  # RFC 9112 §3.2
+        if sum(name == b"host" for name, _ in headers) != 1:  # RFC 9112 §3.2
             await self.send(send, answers.plain(400, "Bad request\n"))
             return
-        host = host_name(names[0])
         path = scope["raw_path"].decode("latin-1")
         if path.startswith("/.well-known/acme-challenge/"):
             await self.send(send, await self._challenge(path.rpartition("/")[2]))
             return
-        site = self.context.directory.site(host)
+        peer = scope["client"][0] if scope.get("client") else ""
+        visit = visit_of(scope["method"], headers, client_address(peer, headers, self.trusted))
+        site = self.context.directory.site(visit.host)
         if site is None or self.misdirected(site, scope.get("state", {}).get("sni")):
             await self.send(send, answers.misdirected() if site else answers.not_found())
             return
-        visit = Visit(scope["method"], host, self._client(scope), *_agent(headers))
         parts = path.split("/")
         if parts[1] == "a" and len(parts) == 4:
             await self._asset(scope, receive, send, site, parts[2])
@@ -142,12 +145,43 @@ def host_name(value: bytes) -> str:
     return value.partition(b":")[0].decode("latin-1").lower().rstrip(".")
 
 
-def _agent(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
-    """(User-Agent, hints)."""
-    agent, hints = "", ""
+def visit_of(method: str, headers: Headers, address: str) -> Visit:
+    """The request as answers and records see it."""
+    visit = Visit(method, "", address, "")
     for name, value in headers:
-        if name == b"user-agent":
-            agent = value[:MAX_AGENT].decode("latin-1")
+        if name == b"host":
+            visit.host = host_name(value)
+        elif name == b"user-agent":
+            visit.agent = value[:MAX_AGENT].decode("latin-1")
         elif name in _PURPOSES and (b"prefetch" in value.lower() or b"preview" in value.lower()):
-            hints = machines.PREFETCH
-    return agent, hints
+            visit.hints = machines.PREFETCH
+    return visit
+
+
+def client_address(peer: str, headers: Headers, trusted: tuple[Network, ...]) -> str:
+    """The client's address: the last one in X-Forwarded-For that is not a proxy of ours.
+
+    The list grows at its end, so what stands before the first foreign address is the client's own word and is
+    never believed; from a peer that is not trusted none of it is.
+    """
+    if not trusted or not _is_trusted(peer, trusted):
+        return peer
+    told = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
+    for address in reversed([part.strip() for part in told.split(",") if part.strip()]):
+        if not _is_trusted(address, trusted):
+            return address if _is_address(address) else peer
+        peer = address
+    return peer
+
+
+@lru_cache(maxsize=4096)
+def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+    return _is_address(address) and any(ipaddress.ip_address(address) in network for network in trusted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,24 +1,210 @@
-"""One connection of a recipient: uvicorn's HTTP/1.1 protocol, with the bounds it does not set itself."""
+"""One connection of a recipient. A click that arrives whole in one read is answered here; all else is parsed.
+
+Most requests are one `GET /c/TOKEN` each on a connection of its own. `_REQUEST` is stricter than the parser:
+HTTP/1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants exactly one
+Host, nothing about a body, no upgrade, no header that matters twice. What does not fit, wellformed or not, goes
+to `Parsed` with everything that follows on the connection; this file refuses nothing and repairs nothing.
+Both ways end in `Links.click`, so there is one decision.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import re
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from brandproxy.edge.answers import Answer, Headers
+from brandproxy.edge.app import Edge, client_address, visit_of
+from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.tls import SNI
+from brandproxy.errors import SpoolFull
+
+_REQUEST = re.compile(
+    rb"GET /c/([A-Za-z0-9_-]{24,8000}) HTTP/1\.([01])"
+    rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
+)
+_WANTED = re.compile(
+    rb"\r\n(host|user-agent|connection|content-length|transfer-encoding|expect|upgrade|te|trailer"
+    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for):[\t ]*([^\r]*)",
+    re.IGNORECASE,
+)
+_NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
+_MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
+_FIRST = 10.0  # seconds for the first request
+_IDLE = 15.0  # seconds between requests
+
+_STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
 
 
-class Connection(HttpToolsProtocol):
-    """The app finds the accepted SNI name (None without TLS) in `scope["state"]["sni"]`."""
+class Open(Protocol):
+    def idle(self) -> bool: ...
+    def overdue(self, now: float) -> bool: ...
+    def abort(self) -> None: ...
+    def shutdown(self) -> None: ...
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        super().__init__(config, server_state, app_state)
+
+class Front:
+    """What the connections of one worker share. `tick` once a second. Beyond `limit` the oldest idle one goes."""
+
+    def __init__(self, edge: Edge, limit: int) -> None:
+        self.edge = edge
+        self.limit = limit
+        self.state = ServerState()
+        self.connections: set[Open] = set()
+        self.now = 0.0
+        self.date = b""
+        self.config = Config(
+            edge,
+            lifespan="off",
+            ws="none",
+            interface="asgi3",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_keep_alive=int(_IDLE),
+        )
+        self.config.load()
+        self.tick()
+
+    def tick(self) -> None:
+        """Set the clock, the Date header, and end what is overdue."""
+        self.now = asyncio.get_running_loop().time()
+        stamp = formatdate(usegmt=True).encode("ascii")
+        self.date = b"date: " + stamp + b"\r\n"
+        self.state.default_headers = [(b"date", stamp)]
+        for connection in [open for open in self.connections if open.overdue(self.now)]:
+            connection.abort()
+
+    def admit(self, connection: Connection) -> bool:
+        if len(self.connections) >= self.limit:
+            victim = next((open for open in self.connections if open.idle()), None)
+            if victim is None:
+                return False
+            victim.abort()
+            self.connections.discard(victim)
+        self.connections.add(connection)
+        return True
+
+
+class Connection(asyncio.Protocol):
+    __slots__ = ("_buffer", "_close", "_front", "_peer", "_reply", "_since", "_sni", "_transport")
+
+    def __init__(self, front: Front, peer: str | None = None) -> None:
+        """`peer` is the client's address when a load balancer told it; None: the socket's."""
+        self._front = front
+        self._peer = peer
+        self._transport: asyncio.Transport | None = None
+        self._reply: bytes | None = None  # the answer that waits for its record to be durable
+        self._buffer = b""
+        self._close = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._since = self._front.now + _FIRST
         tls = transport.get_extra_info("ssl_object")
-        self.app_state = {"sni": getattr(tls, SNI, "") if tls is not None else None}
-        super().connection_made(transport)
+        self._sni: str | None = None if tls is None else getattr(tls, SNI, "")
+        if not self._front.admit(self):
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._front.connections.discard(self)
+        self._transport = None
+
+    def idle(self) -> bool:
+        return self._reply is None
+
+    def overdue(self, now: float) -> bool:
+        return self._reply is None and now > self._since
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def shutdown(self) -> None:
+        """Close when the answer in flight, if any, is sent."""
+        self._close = True
+        if self._reply is None and self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._reply is not None:  # the next request, while this one's record is on its way to disk
+            self._buffer += data
+            if len(self._buffer) > _MAX_READ and self._transport is not None:
+                self._transport.pause_reading()
+            return
+        match = _REQUEST.fullmatch(data) if len(data) <= _MAX_READ else None
+        headers = _headers(match[3]) if match else None
+        answer = None
+        if match and headers:
+            self._close = self._close or match[2] == b"0"  # without persistence (RFC 9112 §9.3), which is allowed
+            answer = self._click(match[1].decode("ascii"), headers)
+        if answer is None:
+            self._hand_over(data)
+        else:
+            self._answer(answer)
+
+    def _click(self, token: str, headers: Headers) -> Answer | None:
+        """The answer, or None when the slow way has to find it."""
+        edge = self._front.edge
+        if self._peer is None and self._transport is not None:
+            self._peer = self._transport.get_extra_info("peername")[0]
+        visit = visit_of("GET", headers, client_address(self._peer or "", headers, edge.trusted))
+        site = edge.context.directory.site(visit.host)
+        if site is None or edge.misdirected(site, self._sni):
+            return None
+        connection = next((value.lower() for name, value in headers if name == b"connection"), b"keep-alive")
+        if connection not in (b"keep-alive", b"close"):
+            return None
+        self._close = self._close or connection == b"close"
+        return edge.links.click(site, token, visit)
+
+    def _answer(self, answer: Answer) -> None:
+        lines = [b"%b: %b\r\n" % header for header in answer.wire_headers()]
+        close = b"connection: close\r\n" if self._close else b""
+        self._reply = b"".join([_STATUS[answer.status], self._front.date, *lines, close, b"\r\n", answer.body])
+        if answer.record is None:
+            self._send(True)
+            return
+        try:
+            self._front.edge.spool.append(answer.record).then(self._send)
+        except SpoolFull:
+            self._send(False)
+
+    def _send(self, written: bool) -> None:
+        """Send the answer; a record that was lost is counted by the spool, never the recipient's trouble."""
+        reply, self._reply = self._reply, None
+        if self._transport is None or reply is None:
+            return
+        self._since = self._front.now + _IDLE
+        self._transport.write(reply)
+        if self._close:
+            self._transport.close()
+        elif self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._transport.resume_reading()
+            self.data_received(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        transport, front = self._transport, self._front
+        if transport is None:
+            return
+        front.connections.discard(self)
+        parsed = Parsed(front, self._sni, self._peer)
+        transport.set_protocol(parsed)
+        parsed.connection_made(transport)
+        parsed.data_received(data)
+
+
+def _headers(block: bytes) -> Headers | None:
+    """The headers that matter, or None for a request that is not a plain GET of one host."""
+    found = [(name.lower(), value.rstrip(b"\t ")) for name, value in _WANTED.findall(block)]
+    names = {name for name, _ in found}
+    if len(names) != len(found) or b"host" not in names or names & _NOT_HERE:
+        return None
+    return found

@@ -12,19 +12,14 @@ import ssl
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
-
-from starlette.types import Scope
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from brandproxy import certs
 from brandproxy.config import Settings
-from brandproxy.context import Context, open_context
+from brandproxy.context import open_context
 from brandproxy.edge.app import Edge
 from brandproxy.edge.assets import Assets
-from brandproxy.edge.connection import Connection
+from brandproxy.edge.connection import Connection, Front
 from brandproxy.edge.tls import Book
 from brandproxy.spool import Spool
 
@@ -50,66 +45,55 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with AsyncExitStack() as stack:
-        context = await stack.enter_async_context(open_context(settings, actor="edge"))
-        spool = Spool(settings.data / "spool", _writer_name(number), settings.edge.durability)
+        context = await stack.enter_async_context(open_context(settings, actor="edge", replica=True))
+        spool = Spool(
+            settings.data / "spool", _writer_name(number), settings.edge.durability, settings.edge.spool_max_bytes
+        )
         stack.push_async_callback(spool.close)
         assets = Assets(settings)
         await assets.start()
         stack.push_async_callback(assets.close)
-        edge = Edge(context, spool, assets, _client)
+        edge = Edge(context, spool, assets)
         await edge.load()
         work: list[Coroutine[Any, Any, None]] = [context.directory.follow(context.store)]
         if number == 0:
             work.append(certs.mirror(context))
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
-        state = await _listen(settings, listeners, context, edge, stack)
-        tasks.append(asyncio.create_task(_clock(state)))
+        front = await _listen(settings, listeners, edge, stack)
+        tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
         os.write(ready, b"1")
         await stop.wait()
         for task in tasks:
             task.cancel()
 
 
-async def _listen(
-    settings: Settings, listeners: Listeners, context: Context, edge: Edge, stack: AsyncExitStack
-) -> ServerState:
-    Book(settings.certs_directory, lambda name: context.directory.site(name) is not None).attach(listeners.tls)
-    config = Config(
-        edge,
-        lifespan="off",
-        ws="none",
-        interface="asgi3",
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=15,
+async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: AsyncExitStack) -> Front:
+    directory = edge.context.directory
+    book = Book(
+        settings.certs_directory,
+        lambda name: directory.site(name) is not None,
+        settings.edge.warm_certificates,
     )
-    config.load()
-    state = ServerState()
-    _tick(state)
-
-    def connection() -> Connection:
-        return Connection(config, state, {})
-
+    book.attach(listeners.tls)
+    front = Front(edge, settings.edge.max_connections)
     loop = asyncio.get_running_loop()
-    plain = await loop.create_server(connection, sock=listeners.http)
+    plain = await loop.create_server(lambda: Connection(front), sock=listeners.http)
     secure = await loop.create_server(
-        connection, sock=listeners.https, ssl=listeners.tls, ssl_handshake_timeout=_HANDSHAKE
+        lambda: Connection(front), sock=listeners.https, ssl=listeners.tls, ssl_handshake_timeout=_HANDSHAKE
     )
 
     async def drain() -> None:
         plain.close()
         secure.close()
-        for open_connection in list(state.connections):
-            open_connection.shutdown()
+        for connection in list(front.connections):
+            connection.shutdown()
         for _ in range(int(_DRAIN / 0.05)):
-            if not state.connections and not state.tasks:
+            if not front.connections and not front.state.tasks:
                 break
             await asyncio.sleep(0.05)
 
     stack.push_async_callback(drain)
-    return state
+    return front
 
 
 async def _vital(part: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
@@ -123,18 +107,10 @@ async def _vital(part: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
         stop.set()
 
 
-async def _clock(state: ServerState) -> None:
+async def _clock(front: Front) -> None:
     while True:
         await asyncio.sleep(1.0)
-        _tick(state)
-
-
-def _tick(state: ServerState) -> None:
-    state.default_headers = [(b"date", formatdate(usegmt=True).encode("ascii"))]
-
-
-def _client(scope: Scope) -> str:
-    return scope["client"][0] if scope.get("client") else ""
+        front.tick()
 
 
 def _writer_name(number: int) -> str:

@@ -5,6 +5,7 @@
 - `lease`  holding a lock: renewal, and what happens when it is lost; the same for every home
 - `files`  the home on one machine: a SQLite file in the data directory
 - `redis`  the home of a fleet; `connect` its URLs, `scripts` what runs inside Redis
+- `replica` a node's own copy of a fleet's store, to start and serve from while that is down
 - `seal`   secrets at rest
 """
 

@@ -29,7 +29,8 @@ Client = Redis | RedisCluster
 FAULTS = (RedisError, OSError)  # what a client raises when the server is away, full, loading, or refuses us
 
 _QUERY = {"ca", "cert", "key", "sentinel_user", "sentinel_password"}
-_TIMEOUT = 5.0  # seconds without an answer until a server counts as away; blocking reads stay below it
+_TIMEOUT = 3.0  # seconds without an answer until a server counts as away; blocking reads stay below it
+_CONNECT = 1.0  # seconds for a connection: short, so that a healed network is noticed within 2 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def connect(url: str) -> Client:
     # Answers as bytes (protocol 2): the shapes do not depend on the server's version.
     common: dict[str, Any] = {
         "socket_timeout": _TIMEOUT,
-        "socket_connect_timeout": _TIMEOUT,
+        "socket_connect_timeout": _CONNECT,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,

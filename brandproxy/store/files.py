@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from itertools import takewhile
@@ -34,6 +34,11 @@ _SCHEMA = (
     " (name TEXT PRIMARY KEY, holder TEXT, fence INTEGER NOT NULL, ends REAL NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {_FORMAT}",
 )
+_UPSERT = (
+    "INSERT INTO entry VALUES (:key, :value, :next) ON CONFLICT DO UPDATE SET value = :value, version = :next"
+    " WHERE value IS NOT :value"
+)
+_REMOVE = "DELETE FROM entry WHERE key = :key"
 _POLL = 0.1  # seconds between looks at the feed; changes must be seen within 2 s
 _OPEN_FOR = 10.0  # seconds to wait for other processes that make the same file
 
@@ -104,6 +109,26 @@ class FileStore:
                     yield Change(str(at), key, value)
             if not rows:
                 await asyncio.sleep(_POLL)
+
+    async def apply(
+        self, changes: Sequence[tuple[str, bytes | None]], mark: tuple[str, bytes] | None = None
+    ) -> None:
+        """For a replica: many writes (None deletes) in one transaction, told to watchers where they change
+        anything; `mark` is an entry that is written with them and told to nobody."""
+
+        def write(db: sqlite3.Connection) -> None:
+            with _transaction(db):
+                version = max(_last(db) + 1, time.time_ns() // 1000)
+                for key, value in changes:
+                    row = {"key": key, "value": value, "next": version}
+                    if db.execute(_REMOVE if value is None else _UPSERT, row).rowcount:
+                        db.execute("INSERT INTO change VALUES (?, ?)", (version, key))
+                        version += 1
+                if mark is not None:
+                    db.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, 0)", mark)
+                _prune(db)
+
+        await self._run(write)
 
     async def close(self) -> None:
         def shut() -> None:

@@ -4,6 +4,7 @@ tenant/<slug>        Tenant as JSON            host/<name>         Host as JSON
 target/<label>       tombstone of a CNAME target, for ever
 access/<id>          API key (hash, scope)     cert/<name>         certificate chain and sealed key
 challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
+watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
 """
 
@@ -14,6 +15,8 @@ ACCESS = "access/"
 CERT = "cert/"
 CHALLENGE = "challenge/"
 ACME = "acme/"
+WATCH = "watch/"
+ZONE = "zone/"
 BLOCK = "block/"
 AUDIT = "audit/"
 
@@ -40,6 +43,18 @@ def cert(host_name: str) -> str:
 
 def challenge(token: str) -> str:
     return CHALLENGE + token
+
+
+def watch(host_name: str) -> str:
+    return WATCH + host_name
+
+
+def zone(name: str) -> str:
+    return ZONE + name
+
+
+def acme(*parts: str) -> str:
+    return ACME + "/".join(parts)
 
 
 def block(block_id: str) -> str:

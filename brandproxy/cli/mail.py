@@ -1,0 +1,53 @@
+"""`brandproxy milter` and `brandproxy smtp`: the filters a mail server talks to, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from brandproxy.config import load
+from brandproxy.context import Context, open_context
+
+app = typer.Typer()
+
+
+@app.command()
+def milter(
+    listen: Annotated[str, typer.Option(help="host:port or unix:PATH; default: mail.milter.")] = "",
+) -> None:
+    """Answer Postfix's or Sendmail's questions about each message.
+
+    SIGTERM ends it gracefully: messages underway get their answer first.
+
+    Example: [bold]brandproxy milter --listen 127.0.0.1:8891[/bold], and in Postfix's main.cf
+    [bold]smtpd_milters = inet:127.0.0.1:8891[/bold]
+    """
+    from brandproxy.filters.milter import run
+
+    serve(run, {"milter": listen})
+
+
+def serve(run: Callable[[Context], Awaitable[None]], mail: dict[str, str]) -> None:
+    """Run a filter until SIGTERM or SIGINT; `mail` are options of the section that were given."""
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    settings = load(mail={name: value for name, value in mail.items() if value})
+
+    async def main() -> None:
+        async with open_context(settings, actor="mail") as context:
+            work = asyncio.ensure_future(run(context))
+            follow = asyncio.create_task(context.directory.follow(context.store))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+            try:
+                await work
+            except asyncio.CancelledError:
+                pass
+            finally:
+                follow.cancel()
+
+    asyncio.run(main())

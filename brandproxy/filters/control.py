@@ -1,0 +1,38 @@
+"""What a message says of itself in its headers, read without its body: whose it is, and our control headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from email.utils import parseaddr
+
+from brandproxy.core import headers, mime
+from brandproxy.core.splice import apply
+from brandproxy.core.tokens import reference_fault
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """`author` is the address in `From:`. A header that readers understand differently says nothing."""
+
+    control: headers.Control = field(default_factory=headers.Control)
+    author: str = ""
+
+
+def read(message: bytes) -> Said:
+    fields = mime.parse_header(message)
+    author = next((mime.value(message, item) for item in fields if item.name == "from"), b"")
+    address = parseaddr(author.decode("utf-8", "replace"))[1] if len(author) < 10_000 else ""
+    return Said(headers.control(message, fields), address)
+
+
+def strip(message: bytes, name: str = "") -> bytes:
+    """The message without our control headers, or without the one of that name; else not a byte differs."""
+    gone = headers.CONTROL + name
+    fields = mime.parse_header(message)
+    splices = [headers.removal(message, item) for item in fields if item.name.startswith(gone)]
+    return apply(message, splices) if splices else message
+
+
+def usable(reference: str) -> str:
+    """A reference that can stand in a token, or ""."""
+    return "" if reference_fault(reference) else reference

@@ -1,0 +1,117 @@
+"""The milter: asyncio around `core.milter`. Postfix `smtpd_milters`, Sendmail `INPUT_MAIL_FILTER`.
+
+A connection that breaks the protocol, or that we lose, is closed; the mail server then does what its own
+default action says (keep Postfix's `milter_default_action = tempfail`): the client tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from brandproxy.context import Context
+from brandproxy.core import milter
+from brandproxy.core.milter import ProtocolError, Session, Step
+from brandproxy.errors import Retryable
+from brandproxy.filters import listening
+from brandproxy.filters.pipeline import Arrival, Pipeline
+
+log = logging.getLogger(__name__)
+
+_READ = 1 << 18
+_IDLE = 7200.0  # seconds; mail servers may keep a connection open between messages
+
+
+class Connection:
+    """One connection of a mail server; a member of `others` as long as it lasts."""
+
+    def __init__(self, pipeline: Pipeline, max_message: int, others: set[Connection]) -> None:
+        self._pipeline = pipeline
+        self._session = Session(max_message)
+        self._others = others
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self._session.idle
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """An asyncio.start_server callback."""
+        self._writer = writer
+        self._others.add(self)
+        try:
+            await self._converse(reader, writer)
+        except ProtocolError as error:
+            log.warning("milter: %s: %s", writer.get_extra_info("peername"), error)
+        except (OSError, TimeoutError):
+            pass  # the mail server went away without an answer; it asks again with its next try
+        finally:
+            self._others.discard(self)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await asyncio.wait_for(reader.read(_READ), _IDLE):
+            for step in self._session.feed(data):
+                if step is Step.CLOSED:
+                    return
+                await self._answer(step)
+            if out := self._session.output():
+                writer.write(out)
+                await writer.drain()
+
+    async def _answer(self, step: Step) -> None:
+        session = self._session
+        try:
+            if step is Step.ENDED:
+                await self._finish()
+            else:
+                if step is Step.BEGUN:
+                    self._pipeline.check_load("milter")
+                session.go_on()
+        except Retryable as error:
+            session.refuse(f"451 4.3.0 {error}")
+
+    async def _finish(self) -> None:
+        session = self._session
+        before = None if session.mail.oversize else session.message()
+        if before is None:
+            self._pipeline.count("milter", "unreadable")
+            session.accept()
+            return
+        outcome = await self._pipeline.process(_arrival(session.mail, before))
+        session.finish(session.edits(before, outcome.message))
+
+
+def _arrival(mail: milter.Mail, message: bytes) -> Arrival:
+    return Arrival(
+        "milter",
+        message,
+        sender=_text(mail.sender),
+        recipients=tuple(map(_text, mail.recipients)),
+        user=_text(mail.user),
+        queue_id=_text(mail.queue_id),
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+async def run(context: Context) -> None:
+    """Serve at `mail.milter` until cancelled; what was begun is ended, within `mail.timeout` seconds."""
+    mail = context.settings.mail
+    pipeline = Pipeline(context)
+    connections: set[Connection] = set()
+
+    def connect() -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(limit=_READ)
+        connection = Connection(pipeline, mail.max_message, connections)
+        return asyncio.StreamReaderProtocol(reader, connection.run)
+
+    server = await listening.listen(connect, mail.milter)
+    log.info("milter listens at %s", mail.milter)
+    await listening.serve(server, connections, mail.timeout)

@@ -1,0 +1,161 @@
+"""The way on: one conversation with the next mail server, over aiosmtplib.
+
+aiosmtplib connects, speaks EHLO, STARTTLS and AUTH, and reads replies; the transaction itself is written here
+word for word, so that the sender's own addresses and parameters reach the next server unchanged.
+
+Why aiosmtplib and not smtplib: replies are awaited, not waited for in a thread per conversation, of which a
+busy relay has hundreds.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiosmtplib
+
+from brandproxy.errors import Retryable
+from brandproxy.model import Relay
+
+# Seconds. A mail server waits 300 s for a reply to a command and 600 s for the one after the final dot
+# (RFC 5321 §4.5.3.2): we give up first, but only just, because giving up after the dot can double a mail.
+_CONNECT, _COMMAND, _FINAL = 30.0, 120.0, 570.0
+
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class NextHopAway(Retryable):
+    action = "Check that the next mail server is up and that mail.next_hop or the tenant's relay names it."
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the next server said; `lines` without the code."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def positive(self) -> bool:
+        return self.code < 400
+
+    def __str__(self) -> str:
+        """For the sender, as RFC 5321 §4.2.1 writes replies of several lines."""
+        last = len(self.lines) - 1
+        return "\r\n".join(f"{self.code}{' ' if at == last else '-'}{line}" for at, line in enumerate(self.lines))
+
+
+class NextHop:
+    """One connection. Every method raises NextHopAway when the server is gone; the connection is then closed."""
+
+    def __init__(self, relay: Relay, hello: str) -> None:
+        implicit = relay.port == 465 and relay.tls == "required"  # RFC 8314 §3.3
+        start = {"none": False, "opportunistic": None}.get(relay.tls, not implicit)
+        self.relay = relay
+        self._client = aiosmtplib.SMTP(
+            hostname=relay.host,
+            port=relay.port,
+            local_hostname=hello,
+            use_tls=implicit,
+            start_tls=start,
+            validate_certs=relay.tls == "required",
+            username=relay.user or None,
+            password=relay.password or None,
+            timeout=_CONNECT,
+        )
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    def offers(self, extension: str) -> bool:
+        return self._client.supports_extension(extension)
+
+    async def open(self) -> None:
+        try:
+            await self._client.connect()
+            if not self._client.esmtp_extensions:
+                await self._client.ehlo()
+        except (aiosmtplib.SMTPException, ssl.SSLError, OSError, ValueError) as error:
+            self.close()
+            raise NextHopAway(f"{self.relay.host}:{self.relay.port} is not reachable: {error}") from error
+
+    async def introduce(self, verb: str, attributes: dict[str, str]) -> None:
+        """Tell XCLIENT or XFORWARD attributes, those the server knows, when it takes the command at all."""
+        known = self._client.esmtp_extensions.get(verb.lower(), "").upper().split()
+        words = [f"{name}={value}" for name, value in attributes.items() if name in known]
+        if not words:
+            return
+        reply = await self.command(verb, *words)
+        if verb == "XCLIENT" and reply.positive:
+            await self.command("EHLO", self._client.local_hostname or "localhost")  # the session starts anew
+
+    async def command(self, *words: str) -> Reply:
+        try:
+            encoded = [word.encode("utf-8", "surrogateescape") for word in words]
+            response = await self._client.execute_command(*encoded, timeout=_COMMAND)
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise self._gone(error) from error
+        except ValueError:
+            return Reply(501, ("5.5.4 control character in a parameter",))
+        return _reply(response)
+
+    async def mail(self, path: str, parameters: Sequence[str]) -> Reply:
+        return await self.command("MAIL", "FROM:" + path, *parameters)
+
+    async def rcpt(self, path: str, parameters: Sequence[str]) -> Reply:
+        return await self.command("RCPT", "TO:" + path, *parameters)
+
+    async def reset(self) -> Reply:
+        return await self.command("RSET")
+
+    async def data(self, message: bytes) -> Reply:
+        """Hand over a message; its reply is the answer to whether the server has it."""
+        reply = await self.command("DATA")
+        protocol = self._client.protocol
+        if reply.code != 354 or protocol is None:
+            return reply if not reply.positive else Reply(451, ("4.5.0 the next server did not ask for the data",))
+        try:
+            protocol.write(transparent(message))
+            return _reply(await protocol.read_response(timeout=_FINAL))
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise self._gone(error) from error
+
+    async def quit(self) -> None:
+        """Say goodbye without waiting for the answer long; the connection is closed in any case."""
+        try:
+            if self._client.is_connected:
+                await self._client.quit(timeout=5)
+        except (aiosmtplib.SMTPException, OSError):
+            pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _gone(self, error: Exception) -> NextHopAway:
+        self.close()
+        return NextHopAway(f"{self.relay.host}:{self.relay.port} went away: {error}")
+
+
+def transparent(message: bytes) -> bytes:
+    """The message as DATA carries it, with the final dot.
+
+    Bare CR and LF become CRLF, as RFC 5321 §2.3.8 demands: left alone, a `LF . CRLF` could end the message
+    early at a lenient server and smuggle a second one in. Leading dots are doubled (§4.5.2).
+    """
+    if _BARE.search(message):
+        message = _BARE.sub(b"\r\n", message)
+    if not message.endswith(b"\r\n"):
+        message += b"\r\n"
+    if message.startswith(b"."):
+        message = b"." + message
+    return message.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+
+
+def _reply(response: aiosmtplib.SMTPResponse) -> Reply:
+    lines = response.message.split("\n")
+    return Reply(response.code, tuple("".join(c for c in line if c.isprintable()) for line in lines))

@@ -1,0 +1,102 @@
+"""One look at a host's DNS. Nothing is decided here: `core.records` and `core.findings` do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from brandproxy.config import Settings
+from brandproxy.core import caa
+from brandproxy.core.findings import findings, mail_findings
+from brandproxy.core.records import (
+    MailNames,
+    Observation,
+    Seen,
+    Wanted,
+    apex_wanted,
+    proof_name,
+    verdict,
+    wanted,
+)
+from brandproxy.core.watching import Watch, observe
+from brandproxy.model import Host
+from brandproxy.onboarding.report import Report, lines
+from brandproxy.resolver import Resolver, parse_servers
+
+_BESIDE = ("A", "MX", "TXT")  # types that people leave beside a CNAME
+
+
+class Looker:
+    def __init__(self, settings: Settings) -> None:
+        dns = settings.dns
+        self._domain = settings.edge.domain
+        self._issuer = caa.Issuer(settings.certs.caa_names if settings.certs.ca not in ("none", "dev") else ())
+        self._nameservers = tuple(_split(dns.nameservers))
+        self._mail = MailNames(dns.dkim_domain, tuple(_split(dns.dkim_selectors)), dns.bounce_host)
+        self.resolver = Resolver(parse_servers(dns.servers), parse_servers(dns.recursive))
+
+    def wanted(self, host: Host) -> list[Wanted]:
+        return wanted(host, self._nameservers, self._mail)
+
+    async def report(self, host: Host, before: Watch, now: float) -> tuple[Report, Observation]:
+        """Look once: the watch after this observation, the records line by line, what is wrong."""
+        records = self.wanted(host)
+        seen = await self.observe(host, records)
+        decided = verdict(host, seen)
+        issuer = replace(self._issuer, method="dns-01" if host.zone else "http-01")
+        found = [*findings(host, seen, issuer, self._domain), *mail_findings(records, seen)]
+        if seen.apex and not host.zone:
+            records = [*apex_wanted(host), *records[1:]]
+        watch = observe(before, decided, now)
+        return Report(watch, lines(host, records, seen, decided), tuple(found)), seen
+
+    async def observe(self, host: Host, records: list[Wanted]) -> Observation:
+        """Ask everything there is to ask; questions that do not need each other's answers go out together."""
+        name = host.name
+        caa_set, delegation, mail, bogus, txt, edge = await asyncio.gather(
+            self.resolver.caa(name),
+            self._delegation(host),
+            self._mail_records(records),
+            self.resolver.bogus(name),
+            self.resolver.look(proof_name(name), "TXT"),
+            self.resolver.addresses(host.target),
+        )
+        seen = Observation(
+            cname=Seen("empty"), txt=txt, edge=edge, bogus=bogus, caa=caa_set[0], caa_at=caa_set[1],
+            caa_failed=caa_set[2], delegation=delegation, mail=mail,
+        )  # fmt: skip
+        return seen if host.zone else await self._name(name, seen)
+
+    async def _name(self, name: str, seen: Observation) -> Observation:
+        (cname, disagree), a, aaaa = await asyncio.gather(
+            self.resolver.look_twice(name, "CNAME"),
+            self.resolver.chase(name, "A"),
+            self.resolver.chase(name, "AAAA"),
+        )
+        chain = a.chain or aaaa.chain or cname.values[:1]
+        seen = replace(seen, cname=cname, disagree=disagree, chain=chain, loop=a.loop, a=a.end, aaaa=aaaa.end)
+        if cname.values:
+            found = await asyncio.gather(*(self.resolver.look(name, kind) for kind in _BESIDE))
+            others = tuple(kind for kind, answer in zip(_BESIDE, found, strict=True) if answer.values)
+            wild = await self.resolver.wildcard(name, "CNAME", cname.values)
+            return replace(seen, others=others, wildcard=wild)
+        return replace(seen, apex=await self.resolver.apex(name))
+
+    async def _delegation(self, host: Host) -> Seen | None:
+        """Whether the zone's NS records are ours, as its own servers (or its parent's) give them."""
+        if not host.zone:
+            return None
+        found = await self.resolver.look(host.zone, "NS")
+        if found.status != "ok":
+            return found
+        ours = set(self._nameservers) <= set(found.values) and bool(self._nameservers)
+        return found if ours else Seen("wrong", found.values)
+
+    async def _mail_records(self, records: list[Wanted]) -> dict[tuple[str, str], Seen]:
+        asked = [(record.type, record.name) for record in records if not record.needed]
+        found = await asyncio.gather(*(self.resolver.look(name, kind) for kind, name in asked))
+        return dict(zip(asked, found, strict=True))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip().lower().rstrip(".") for part in text.split(",") if part.strip()]

@@ -1,0 +1,136 @@
+"""Looks at every host for ever and moves its state. Any number of control nodes share the work.
+
+Invariant: a look is claimed before it is made, by moving `next_at` of `watch/<host>` in a compare-and-set; a
+node that dies with a claim in hand is replaced as soon as the claim's time is over. The result is written the
+same way, so a slow look never overwrites a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from prometheus_client import Counter
+
+from brandproxy.context import Context
+from brandproxy.core.records import Verdict
+from brandproxy.core.watching import Pace, Watch, moved, next_look
+from brandproxy.errors import BrandproxyError, Conflict, NotFound, Retryable
+from brandproxy.model import Host, HostState
+from brandproxy.onboarding import report as reports
+from brandproxy.onboarding.looking import Looker
+from brandproxy.onboarding.report import Report
+from brandproxy.store import keys
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.25  # seconds between looks at who is due
+_CLAIM = 30.0  # seconds a claimed look may take before another node makes it
+_AT_ONCE = 64  # looks under way in one process; a few dozen sockets each
+
+CHANGES = Counter("brandproxy_host_changes", "Host state changes made by DNS checks", ["after"])
+LOOKS = Counter("brandproxy_dns_looks", "Looks at hosts' DNS", ["verdict"])
+
+
+class Watcher:
+    def __init__(self, context: Context, now: Callable[[], float] = time.time) -> None:
+        self._context = context
+        self._now = now
+        self._registry = context.registry.acting("dns-watch")
+        self._pace = Pace(context.settings.dns.pending_seconds, context.settings.dns.live_seconds)
+        self._due: dict[str, tuple[int, float]] = {}  # host -> (its `since` when planned, when)
+        self._busy: set[str] = set()
+        self.looker = Looker(context.settings)
+
+    async def last(self, name: str) -> Report:
+        """The last look's report; an empty one before the first."""
+        entry = await self._context.store.get(keys.watch(name))
+        return Report() if entry is None else reports.load(entry.value)
+
+    async def check(self, name: str) -> tuple[Host, Report]:
+        """Look now, whatever the schedule says, and move the state when observations agree."""
+        host = await self._registry.host(name)
+        store = self._context.store
+        entry = await store.get(keys.watch(host.name))
+        before = Report() if entry is None else reports.load(entry.value)
+        report, _ = await self.looker.report(host, before.watch, self._now())
+        host = await self._move(host, report)
+        report = report.due(self._next(host, report.watch))
+        if entry is None:
+            await store.create(keys.watch(host.name), reports.dump(report))
+        else:
+            await store.replace(keys.watch(host.name), reports.dump(report), entry.version)
+        self._due[host.name] = (host.since, report.watch.next_at)
+        LOOKS.labels(report.watch.verdict).inc()
+        return host, report
+
+    async def run(self) -> None:
+        """For ever: whoever is due is looked at, by one node."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for host in self._due_hosts()[: _AT_ONCE - len(self._busy)]:
+                    self._busy.add(host.name)
+                    group.create_task(self._turn(host))
+                await asyncio.sleep(_TICK)
+
+    def _due_hosts(self) -> list[Host]:
+        now = self._now()
+        due = []
+        for host in self._context.directory.hosts():
+            since, at = self._due.get(host.name, (-1, 0.0))
+            waiting = at > now and since == host.since
+            if not waiting and host.name not in self._busy and host.state is not HostState.SUSPENDED:
+                due.append(host)
+        return due
+
+    async def _turn(self, host: Host) -> None:
+        try:
+            if await self._claim(host):
+                await self.check(host.name)
+        except (NotFound, Conflict):
+            self._due.pop(host.name, None)  # removed or moved meanwhile
+        except Retryable as error:
+            log.warning("dns: %s: %s", host.name, error)
+            self._due[host.name] = (host.since, self._now() + 5)
+        except BrandproxyError:
+            log.exception("dns: %s", host.name)
+            self._due[host.name] = (host.since, self._now() + 60)
+        finally:
+            self._busy.discard(host.name)
+
+    async def _claim(self, host: Host) -> bool:
+        """Whether this node makes the look. Another's claim or newer look moves our plan."""
+        now, key, store = self._now(), keys.watch(host.name), self._context.store
+        entry = await store.get(key)
+        if entry is None:
+            return await store.create(key, reports.dump(Report().claim(now + _CLAIM)))
+        before = reports.load(entry.value)
+        stale = before.watch.checked_at < host.since and not before.claimed  # the state changed since
+        if before.watch.next_at > now and not stale:
+            self._due[host.name] = (host.since, before.watch.next_at)
+            return False
+        return await store.replace(key, reports.dump(before.claim(now + _CLAIM)), entry.version)
+
+    def _next(self, host: Host, watch: Watch) -> float:
+        return next_look(host.state, host.since, watch, self._now(), self._pace, random.random())  # noqa: S311
+
+    async def _move(self, host: Host, report: Report) -> Host:
+        after = moved(host.state, report.watch, await self._certified(host))
+        if after is host.state:
+            return host
+        reason = "the records are right"
+        if report.watch.verdict is not Verdict.PROVEN:
+            reason = report.fatal[0].sentence if report.fatal else "the records are gone"
+        CHANGES.labels(after).inc()
+        return await self._registry.set_host_state(host.name, after, reason, seen=host.state)
+
+    async def _certified(self, host: Host) -> bool:
+        return await self._context.store.get(keys.cert(host.name)) is not None
+
+
+async def watch(context: Context) -> None:
+    """Run by the control role for ever. The directory must be followed beside it."""
+    await Watcher(context).run()
