@@ -26,6 +26,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
 class Edge(_Section):
     """Where recipients arrive."""
 
@@ -46,12 +50,22 @@ class Edge(_Section):
     warm_certificates: int = Field(
         5000, ge=1, description="certificates one worker keeps in memory, 24 KiB each; others are read again"
     )
-    trusted_proxies: tuple[str, ...] = Field(
-        (), description="networks of load balancers whose X-Forwarded-For is believed, e.g. 10.0.0.0/8"
+    trusted_proxies: str = Field(
+        "", description="networks of load balancers whose word on the client's address is believed"
     )
     proxy_protocol: bool = Field(
         False, description="every connection starts with a PROXY protocol v2 header (TCP load balancers)"
     )
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return _networks(self.trusted_proxies)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        _networks(value)  # raises ValueError naming the wrong one
+        return value
 
 
 class Control(_Section):
@@ -155,12 +169,12 @@ class Outbound(_Section):
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        return tuple(ip_network(part.strip()) for part in self.allow.split(",") if part.strip())
+        return _networks(self.allow)
 
     @field_validator("allow")
     @classmethod
     def _are_networks(cls, value: str) -> str:
-        _ = cls.model_construct(allow=value).networks  # raises ValueError naming the wrong one
+        _networks(value)  # raises ValueError naming the wrong one
         return value
 
 

@@ -22,4 +22,5 @@
 - `findings`  what is wrong with them, in words, with a fix
 - `caa`       may this CA issue for the name
 - `watching`  when to look again, and when states move
+- `proxyprotocol`  what a TCP load balancer says of a client
 """

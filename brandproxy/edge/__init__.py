@@ -3,9 +3,12 @@
 - `workers`     sockets, fork, watch: `run(settings)`
 - `worker`      one process: listeners, spool, directory
 - `tls`         SNI name to certificate, inside the handshake
-- `connection`  one connection and its bounds
+- `connection`  one connection; the short cut for a click in one read
+- `parsed`      every other connection: uvicorn's parser, bounded
+- `balanced`    accepting behind a load balancer: PROXY protocol v2
 - `app`         routes to answers, as an ASGI application
 - `links`       what a signed link answers: clicks, opens, unsubscribe pages
+- `unsubscribe` RFC 8058 one-click: queued on disk, forwarded until it arrives
 - `answers`     answers as values; the small pages
 - `privacy`     what is kept of a client's address
 - `challenges`  HTTP-01 answers for any pending order

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from functools import lru_cache
 
 from starlette.types import Receive, Scope, Send
@@ -16,7 +17,7 @@ from brandproxy.blocks import KillList
 from brandproxy.context import Context
 from brandproxy.core import machines, tokens
 from brandproxy.directory import Site
-from brandproxy.edge import answers
+from brandproxy.edge import answers, unsubscribe
 from brandproxy.edge.answers import Answer, Headers, Visit
 from brandproxy.edge.assets import Assets
 from brandproxy.edge.challenges import Challenges
@@ -32,15 +33,17 @@ MAX_AGENT = 512  # characters of a User-Agent that are kept
 
 
 class Edge:
-    """What recipients reach. `trusted` are the networks whose X-Forwarded-For is believed."""
+    """What recipients reach. `wishes` queues one-click unsubscribes; `trusted` are the networks whose
+    X-Forwarded-For is believed."""
 
-    def __init__(self, context: Context, spool: Spool, assets: Assets) -> None:
+    def __init__(self, context: Context, spool: Spool, wishes: Spool, assets: Assets) -> None:
         self.context = context
         self.spool = spool
+        self.wishes = wishes
         self.assets = assets
         self.links = Links(KillList())
         self.challenges = Challenges(context.store)
-        self.trusted = tuple(ipaddress.ip_network(each) for each in context.settings.edge.trusted_proxies)
+        self.trusted = context.settings.edge.proxies
 
     async def load(self) -> None:
         """Read what the directory does not hold, and follow its changes."""
@@ -137,7 +140,35 @@ class Edge:
     async def _unsubscribe(
         self, scope: Scope, receive: Receive, send: Send, site: Site, token: str, visit: Visit
     ) -> None:
-        await self.send(send, answers.plain(501, "Not built yet\n"))
+        """RFC 8058: queued on disk, then answered in place; never a redirect (§3.1)."""
+        payload = self.links.open(site, "u", token)
+        if isinstance(payload, Answer):
+            await self.send(send, payload)
+            return
+        assert isinstance(payload, tokens.Unsubscribe)
+        body = await _body(receive)
+        if not unsubscribe.is_one_click(body):
+            await self.send(send, answers.plain(400, "Not a one-click unsubscribe\n"))
+            return
+        kind = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), "")
+        try:
+            await self.wishes.append(unsubscribe.encode(payload.url, body, kind, time.time()))
+        except SpoolFull:  # the one answer that asks to come again: this wish would be lost otherwise
+            await self.send(send, answers.plain(503, "Please try again\n"))
+            return
+        answer = answers.plain(202, "Unsubscribed\n")
+        answer.record = self.links.record("u", site, token, visit)
+        await self.send(send, answer)
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole body; its size and duration are bounded by the connection."""
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return body
 
 
 def host_name(value: bytes) -> str:

@@ -19,8 +19,11 @@ from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.edge.app import Edge
 from brandproxy.edge.assets import Assets
+from brandproxy.edge.balanced import Balanced
 from brandproxy.edge.connection import Connection, Front
 from brandproxy.edge.tls import Book
+from brandproxy.edge.unsubscribe import Forwarder
+from brandproxy.fetch import open_fetcher
 from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -50,14 +53,16 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
             settings.data / "spool", _writer_name(number), settings.edge.durability, settings.edge.spool_max_bytes
         )
         stack.push_async_callback(spool.close)
+        wishes = Spool(settings.data / "unsubscribe", _writer_name(number), segment_seconds=10)
+        stack.push_async_callback(wishes.close)
         assets = Assets(settings)
         await assets.start()
         stack.push_async_callback(assets.close)
-        edge = Edge(context, spool, assets)
+        edge = Edge(context, spool, wishes, assets)
         await edge.load()
         work: list[Coroutine[Any, Any, None]] = [context.directory.follow(context.store)]
         if number == 0:
-            work.append(certs.mirror(context))
+            work += [certs.mirror(context), _forward(settings)]
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
         front = await _listen(settings, listeners, edge, stack)
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
@@ -76,15 +81,14 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
     )
     book.attach(listeners.tls)
     front = Front(edge, settings.edge.max_connections)
-    loop = asyncio.get_running_loop()
-    plain = await loop.create_server(lambda: Connection(front), sock=listeners.http)
-    secure = await loop.create_server(
-        lambda: Connection(front), sock=listeners.https, ssl=listeners.tls, ssl_handshake_timeout=_HANDSHAKE
-    )
+    open_listeners = [
+        await _accept(settings, front, listener, tls)
+        for listener, tls in ((listeners.http, None), (listeners.https, listeners.tls))
+    ]
 
     async def drain() -> None:
-        plain.close()
-        secure.close()
+        for listener in open_listeners:
+            listener.close()
         for connection in list(front.connections):
             connection.shutdown()
         for _ in range(int(_DRAIN / 0.05)):
@@ -94,6 +98,29 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
 
     stack.push_async_callback(drain)
     return front
+
+
+async def _accept(
+    settings: Settings, front: Front, listener: socket.socket, tls: ssl.SSLContext | None
+) -> asyncio.Server | Balanced:
+    if settings.edge.proxy_protocol:
+        return Balanced(listener, lambda peer: Connection(front, peer), tls, settings.edge.proxies)
+    patience = _HANDSHAKE if tls else None
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(
+        lambda: Connection(front), sock=listener, ssl=tls, ssl_handshake_timeout=patience
+    )
+
+
+async def _forward(settings: Settings) -> None:
+    async with open_fetcher(settings) as fetcher:
+
+        async def post(url: str, body: bytes, kind: str) -> int:
+            headers = {"content-type": kind} if kind else {}
+            got = await fetcher.request("POST", url, content=body, headers=headers, max_bytes=1 << 20)
+            return got.status
+
+        await Forwarder(settings.data / "unsubscribe", post).run()
 
 
 async def _vital(part: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
