@@ -71,6 +71,7 @@ class Policy:
     max_links: int = 1000
     http_when_verified: bool = False  # use http://host before its certificate is there
     token_max_age: int = 0  # seconds; 0: links never expire
+    keep_days: int = 0  # days that events are kept; 0: what the operator keeps (`analytics.keep_days`)
     address_privacy: str = "truncated"  # recorded client address: full, truncated, hashed, none
 
 

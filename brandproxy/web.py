@@ -139,8 +139,11 @@ async def on_error(request: Request, error: Exception) -> Response:
         response.headers.update(error.headers or {})
         return response
     assert isinstance(error, BrandproxyError)
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    return problem(status, type(error).__name__, str(error), error.action)
+    return problem(status_of(error), type(error).__name__, str(error), error.action)
+
+
+def status_of(error: BrandproxyError) -> int:
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
 
 
 Paths = Mapping[str, Mapping[str, Any]]

@@ -6,4 +6,6 @@
 - `api`        the questions over HTTP, and their OpenAPI description
 - `export`     event feeds: pages with cursors, JSON, NDJSON, CSV
 - `live`       the live feed (server-sent events)
+- `upkeep`     settling, retention, deletion by recipient
+- `dashboard/` the same for people, as pages
 """

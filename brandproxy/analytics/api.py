@@ -56,10 +56,11 @@ async def _summary(engine: Engine, request: Request) -> Response:
 
 
 async def _timeseries(engine: Engine, request: Request) -> Response:
-    f = of_request(request, await principal(request), ("unit", "zone"))
+    f = of_request(request, await principal(request), ("unit", "zone", "uniques"))
     unit = _one_of(request, "unit", periods.UNITS, "day")
     zone = periods.zone_of(request.query_params.get("zone", "UTC"))
-    return _answer(request, f, await queries.timeseries(engine, f, unit, zone))
+    uniques = _one_of(request, "uniques", ("true", "false"), "true") == "true"
+    return _answer(request, f, await queries.timeseries(engine, f, unit, zone, uniques))
 
 
 async def _top(engine: Engine, request: Request) -> Response:

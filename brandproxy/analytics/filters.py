@@ -60,13 +60,19 @@ class Filter:
         return MACHINES[self.machines]
 
 
-def of_request(request: Request, who: Principal, also: Sequence[str] = (), **fixed: str) -> Filter:
+def of_request(
+    request: Request, who: Principal, also: Sequence[str] = (), lenient: bool = False, **fixed: str
+) -> Filter:
     """The filter that a request asks for and its key allows.
 
     `also` names the further parameters of the operation, `fixed` comes from its path. Raises BadInput for
-    values and parameters that mean nothing, NotFound for another tenant.
+    values and parameters that mean nothing, NotFound for another tenant. `lenient` is for pages: forms send
+    empty fields, and mailed addresses of pages grow parameters on their way.
     """
-    asked = single(request, {*_NAMES, *also} - set(fixed)) | fixed
+    if lenient:
+        asked = {name: value for name, value in request.query_params.items() if value and name in _NAMES}
+    else:
+        asked = single(request, {*_NAMES, *also} - set(fixed)) | fixed
     tenant = asked.get("tenant", "")
     if tenant:
         require_tenant(who, tenant)

@@ -38,7 +38,8 @@ _SUMMARY = _object(
         | {"description": "seconds from sending to click"},
     }
 )
-_SERIES = _object({"unit": _TEXT, "zone": _TEXT, **_PERIOD, "points": _array(_object({"at": _TIME} | _COUNTS))})
+_POINT = {"type": "object", "properties": {"at": _TIME} | _COUNTS, "required": ["at", *NAMES.values(), "machines"]}
+_SERIES = _object({"unit": _TEXT, "zone": _TEXT, **_PERIOD, "points": _array(_POINT)})
 _ITEM = {
     "type": "object",
     "properties": {
@@ -113,6 +114,7 @@ PATHS: dict[str, dict[str, Any]] = {
         _SERIES,
         parameter("unit", "size of a bucket", {"type": "string", "enum": list(UNITS), "default": "day"}),
         parameter("zone", "IANA time zone the buckets follow", {"type": "string", "default": "UTC"}),
+        parameter("uniques", "false: totals only, which is faster", {"type": "boolean", "default": True}),
     ),
     "/v1/analytics/top": _get(
         "top",

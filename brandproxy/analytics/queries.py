@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from brandproxy.analytics import periods
-from brandproxy.analytics.filters import KINDS, Filter
+from brandproxy.analytics.filters import Filter
 from brandproxy.engines import Engine
 
 # ruff: noqa: S608 (see the docstring)
@@ -44,19 +44,15 @@ def iso(us: int) -> str:
     return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000).isoformat()
 
 
-def _counts(f: Filter) -> str:
-    """Totals and uniques of every kind, of the shown events; then machine events whatever is shown."""
-    parts = [
-        f"count(*) FILTER (WHERE kind = '{kind}' AND {f.shown}),"
-        f" count(DISTINCT CASE WHEN kind = '{kind}' AND {f.shown} AND reader <> 0 THEN reader END)"
-        for kind in KINDS
-    ]
-    return ", ".join([*parts, "count(*) FILTER (WHERE NOT person)"])
-
-
-def _named(row: tuple[Any, ...]) -> dict[str, int]:
-    names = [name for kind in KINDS for name in (NAMES[kind], f"unique_{NAMES[kind]}")]
-    return dict(zip([*names, "machines"], map(int, row), strict=True))
+def _counts(f: Filter, uniques: bool = True) -> dict[str, str]:
+    """Name and SQL: totals and uniques of every kind of the shown events; machine events whatever is shown."""
+    found = {}
+    for kind, name in NAMES.items():
+        found[name] = f"count(*) FILTER (WHERE kind = '{kind}' AND {f.shown})"
+        if uniques:
+            reader = f"CASE WHEN kind = '{kind}' AND {f.shown} AND reader <> 0 THEN reader END"
+            found[f"unique_{name}"] = f"count(DISTINCT {reader})"
+    return found | {"machines": "count(*) FILTER (WHERE NOT person)"}
 
 
 async def summary(engine: Engine, f: Filter) -> dict[str, Any]:
@@ -65,28 +61,34 @@ async def summary(engine: Engine, f: Filter) -> dict[str, Any]:
     clicked = f"kind = 'click' AND sent_at > 0 AND at_us >= sent_at * 1000000 AND {f.shown}"
     seconds = engine.dialect.floor("at_us - sent_at * 1000000", 1)
     delays = ", ".join(engine.dialect.quantile(share, seconds, clicked) for share in DELAYS.values())
-    [row] = await engine.query(f"SELECT {_counts(f)}, {delays} FROM events WHERE {where}", params)
-    counts = _named(row[: -len(DELAYS)])
-    micros = row[-len(DELAYS) :]
+    asked = _counts(f)
+    [row] = await engine.query(f"SELECT {', '.join(asked.values())}, {delays} FROM events WHERE {where}", params)
+    counts: dict[str, int] = dict(zip(asked, row, strict=False))
+    micros = row[len(asked) :]
     waited = {name: None if us is None else round(us / 1e6, 3) for name, us in zip(DELAYS, micros, strict=True)}
     opened = counts["unique_opens"]
     ratio = round(counts["unique_clicks"] / opened, 4) if opened else None
     return {"since": iso(f.since_us), "until": iso(f.until_us), **counts, "click_to_open": ratio, "delay": waited}
 
 
-async def timeseries(engine: Engine, f: Filter, unit: str, zone: ZoneInfo) -> dict[str, Any]:
-    """The same counts per calendar bucket; buckets without events are there with zeros."""
+async def timeseries(engine: Engine, f: Filter, unit: str, zone: ZoneInfo, uniques: bool = True) -> dict[str, Any]:
+    """The same counts per calendar bucket; buckets without events are there with zeros.
+
+    Without uniques a year of a whole fleet is still a matter of tenths of a second.
+    """
     since, until = periods.clamp(f.since_us, f.until_us, unit, int(time.time() * 1e6))
     buckets = periods.buckets(engine.dialect, unit, zone, since, until)
     where, params = replace(f, since_us=since, until_us=until).where()
+    asked = _counts(f, uniques)
+    columns = ", ".join(asked.values())
     rows = await engine.query(
-        f"SELECT {buckets.expression} AS bucket, {_counts(f)} FROM events WHERE {where} GROUP BY bucket", params
+        f"SELECT {buckets.expression} AS bucket, {columns} FROM events WHERE {where} GROUP BY bucket", params
     )
     keys = list(buckets.starts)
-    zero = _named((0,) * (2 * len(KINDS) + 1))
-    points = {key: {"at": start.isoformat(), **zero} for key, start in buckets.starts.items()}
+    zero = dict.fromkeys(asked, 0)
+    points: dict[int, dict[str, Any]] = {k: {"at": at.isoformat(), **zero} for k, at in buckets.starts.items()}
     for key, *row in rows:
-        points[keys[max(0, bisect.bisect_right(keys, key) - 1)]].update(_named(tuple(row)))
+        points[keys[max(0, bisect.bisect_right(keys, key) - 1)]].update(zip(asked, row, strict=True))
     return {
         "unit": unit, "zone": zone.key, "since": iso(since), "until": iso(until), "points": list(points.values()),
     }  # fmt: skip

@@ -1,12 +1,12 @@
 """The engine on one machine: a DuckDB file with one owner process.
 
-Invariants: rows and progress change in one transaction; only the writer thread writes; an event is in exactly
-one of the two tables. `recent` takes what arrives, in arrival order; `settled` holds sorted runs of it, so
-that a question about one tenant reads a few row groups of each run (DuckDB keeps minimum and maximum per row
-group). The view `events` is both.
+Invariants: rows and progress change in one transaction; an event is in exactly one of the two tables. `recent`
+takes what arrives, in arrival order; `settled` holds sorted runs of it, so that a question about one tenant
+reads a few row groups of each run (DuckDB keeps minimum and maximum per row group). The view `events` is both.
 
-DuckDB blocks while it works, so every call runs in a thread: one writes, a few read. Memory is capped: what
-does not fit is spilled beside the file.
+DuckDB blocks while it works, so every call runs in a thread. Rows that exist are changed (settled, deleted,
+reclassified) by one at a time, under `_changing`; ingest only appends, so it goes on beside them, and readers
+see one consistent state throughout. Memory is capped: what does not fit is spilled beside the file.
 """
 
 # ruff: noqa: S608 (only constants of this module become SQL text)
@@ -29,6 +29,9 @@ from brandproxy.errors import Conflict
 
 T = TypeVar("T")
 
+Run = Callable[..., duckdb.DuckDBPyConnection]  # execute(sql, parameters)
+
+_TABLES = ("recent", "settled")
 _TYPES = {
     "at_us": "BIGINT", "link": "INTEGER", "sent_at": "BIGINT", "machine": "VARCHAR[]", "rules": "INTEGER",
     "person": "BOOLEAN", "reader": "BIGINT",
@@ -49,7 +52,7 @@ _MIGRATIONS = (
     """,
 )
 
-SETTLE_ROWS = 500_000  # a run: large enough to prune well, small enough to sort in a moment
+SETTLE_ROWS = 2_000_000  # a run: some 16 row groups, so that a tenant is in one or two of them
 _PROGRESS_KEPT = 90 * 86400  # seconds; spools are long gone by then
 _QUERY_SECONDS = 20.0
 
@@ -67,6 +70,7 @@ class DuckEngine:
         os.chmod(path, 0o600)
         self._writing = ThreadPoolExecutor(1, "duckdb-write")
         self._reading = ThreadPoolExecutor(4, "duckdb-read")
+        self._changing = asyncio.Lock()
         self._migrate()
 
     def _migrate(self) -> None:
@@ -78,7 +82,7 @@ class DuckEngine:
             run(f"BEGIN; {step} DELETE FROM schema_version; INSERT INTO schema_version VALUES ({number}); COMMIT;")
 
     async def ingest(self, source: str, start: int, end: int, rows: Sequence[Row]) -> int:
-        return await self._write(lambda: self._ingest(source, start, end, rows))
+        return await self._append(lambda: self._ingest(source, start, end, rows))
 
     def _ingest(self, source: str, start: int, end: int, rows: Sequence[Row]) -> int:
         known = self._end(source)
@@ -92,7 +96,7 @@ class DuckEngine:
         return end
 
     async def end(self, source: str) -> int:
-        return await self._write(lambda: self._end(source))
+        return await self._append(lambda: self._end(source))
 
     def _end(self, source: str) -> int:
         found = self._writer.execute('SELECT "end" FROM progress WHERE source = $1', [source]).fetchone()
@@ -112,86 +116,89 @@ class DuckEngine:
             raise QueryTooLong(f"the question took more than {_QUERY_SECONDS:.0f} s") from error
 
     async def delete(self, where: str, params: Params) -> int:
-        def run() -> int:
-            gone = 0
-            for table in ("recent", "settled"):
-                found = self._writer.execute(f"DELETE FROM {table} WHERE {where}", dict(params)).fetchone()
-                gone += int(found[0]) if found else 0
-            return gone
+        def work(run: Run) -> int:
+            gone = [run(f"DELETE FROM {table} WHERE {where}", dict(params)).fetchone() for table in _TABLES]
+            return sum(found[0] for found in gone if found)
 
-        return await self._write(run)
+        return await self._change(work)
 
     async def reclassify(self, verdicts: Mapping[str, tuple[Sequence[str], int]]) -> None:
         columns = [list(verdicts), [list(v[0]) for v in verdicts.values()], [v[1] for v in verdicts.values()]]
 
-        def run() -> None:
-            for table in ("recent", "settled"):
-                self._writer.execute(
+        def work(run: Run) -> None:
+            for table in _TABLES:
+                run(
                     f"""UPDATE {table} SET machine = new.machine, rules = new.rules, person = len(new.machine) = 0
                     FROM (SELECT unnest($1::VARCHAR[]) AS id, unnest($2::VARCHAR[][]) AS machine,
                           unnest($3::INTEGER[]) AS rules) AS new WHERE {table}.id = new.id""",
                     columns,
                 )
 
-        await self._write(run)
+        await self._change(work)
 
     async def settle(self) -> None:
-        await self._write(self._settle)
+        def work(run: Run) -> None:
+            run("DELETE FROM progress WHERE seen_at < $1", [int(time.time()) - _PROGRESS_KEPT])
+            found = run("SELECT count(*) FROM recent").fetchone()
+            if found and found[0] >= SETTLE_ROWS:
+                run(f"INSERT INTO settled SELECT {_LIST} FROM recent ORDER BY tenant, campaign, at_us")
+                run("DELETE FROM recent")  # what this transaction sees: what arrived meanwhile stays
 
-    def _settle(self) -> None:
-        run = self._writer.execute
-        run("DELETE FROM progress WHERE seen_at < $1", [int(time.time()) - _PROGRESS_KEPT])
-        found = run("SELECT count(*) FROM recent").fetchone()
-        if found and found[0] >= SETTLE_ROWS:
-            run(f"INSERT INTO settled SELECT {_LIST} FROM recent ORDER BY tenant, campaign, at_us")
-            run("DELETE FROM recent")
+        await self._change(work)
 
     async def backup(self, folder: Path) -> None:
-        def run() -> None:
+        def work(run: Run) -> None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if any(folder.iterdir()):
                 raise Conflict(f"{folder} is not empty", "Name a new folder.")
             for table in ("events", "progress"):
                 file = str(folder / f"{table}.parquet").replace("'", "''")
-                self._writer.execute(
-                    f"COPY (SELECT * FROM {table}) TO '{file}' (FORMAT parquet, COMPRESSION zstd)"
-                )
+                run(f"COPY (SELECT * FROM {table}) TO '{file}' (FORMAT parquet, COMPRESSION zstd)")
 
-        await self._write(run)
+        await self._change(work)
 
     async def restore(self, folder: Path) -> None:
-        def run() -> None:
-            held = self._writer.execute("SELECT count(*) FROM events").fetchone()
+        def work(run: Run) -> None:
+            held = run("SELECT count(*) FROM events").fetchone()
             if held and held[0]:
                 raise Conflict("the engine holds events already", "Restore into a new data directory.")
             events, progress = str(folder / "events.parquet"), str(folder / "progress.parquet")
-            self._writer.execute(
-                f"INSERT INTO settled SELECT {_LIST} FROM read_parquet($1) ORDER BY tenant, campaign, at_us",
-                [events],
-            )
-            self._writer.execute("INSERT INTO progress SELECT * FROM read_parquet($1)", [progress])
+            order = "ORDER BY at_us // 2592000000000, tenant, campaign, at_us"  # runs of about a month
+            run(f"INSERT INTO settled SELECT {_LIST} FROM read_parquet($1) {order}", [events])
+            run("INSERT INTO progress SELECT * FROM read_parquet($1)", [progress])
 
-        await self._write(run)
+        await self._change(work)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writing, self._writer.close)
+        async with self._changing:
+            await asyncio.get_running_loop().run_in_executor(self._writing, self._writer.close)
         self._writing.shutdown()
         self._reading.shutdown()
 
-    async def _write(self, work: Callable[[], T]) -> T:
+    async def _append(self, work: Callable[[], T]) -> T:
         """Run `work` in the writer's thread as one transaction."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, _transaction, self._writer, work)
+
+    async def _change(self, work: Callable[[Run], T]) -> T:
+        """Run `work` as one transaction of its own, beside ingest and alone among changes."""
 
         def run() -> T:
-            try:
-                self._writer.execute("BEGIN")
-                try:
-                    result = work()
-                except BaseException:
-                    self._writer.execute("ROLLBACK")
-                    raise
-                self._writer.execute("COMMIT")
-                return result
-            except duckdb.IOException as error:
-                raise EngineUnavailable(f"the analytics file cannot be written: {error}") from error
+            with self._writer.cursor() as cursor:
+                return _transaction(cursor, lambda: work(cursor.execute))
 
-        return await asyncio.get_running_loop().run_in_executor(self._writing, run)
+        async with self._changing:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+
+
+def _transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    try:
+        connection.execute("BEGIN")
+        try:
+            result = work()
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        return result
+    except (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException) as error:
+        raise EngineUnavailable(f"the analytics file: {str(error).splitlines()[0]}") from error

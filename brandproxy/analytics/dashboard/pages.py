@@ -1,0 +1,181 @@
+"""The pages. Each asks the same questions as the API, with the same filter and the same isolation."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from brandproxy import web
+from brandproxy.access import Principal
+from brandproxy.analytics import export, queries
+from brandproxy.analytics.dashboard import hosts, session, view
+from brandproxy.analytics.dashboard.view import View
+from brandproxy.analytics.filters import of_request
+from brandproxy.context import Context
+from brandproxy.engines import Engine
+from brandproxy.errors import BadInput, BrandproxyError
+
+_STATIC = {
+    "app.css": "text/css", "app.js": "text/javascript", "uplot.js": "text/javascript", "uplot.css": "text/css",
+    "icon.svg": "image/svg+xml", "uplot.LICENSE.txt": "text/plain",
+}  # fmt: skip
+
+# the lists on the overview: title, what `top` groups by, the filter a row sets
+LISTS = (
+    ("Links", "link", ""),
+    ("Campaigns", "campaign", "campaign"),
+    ("Destinations", "domain", ""),
+    ("Hosts", "host", "host"),
+    ("Mail clients and browsers", "client", ""),
+    ("Devices", "device", ""),
+    ("Countries", "country", ""),
+    ("Why machines", "reason", ""),
+)
+_ROWS = 8
+
+Page = Callable[["Desk", Request, Principal], Awaitable[Response]]
+
+
+class Desk:
+    """What every page needs."""
+
+    def __init__(self, context: Context, engine: Engine) -> None:
+        self.context = context
+        self.engine = engine
+
+    async def show(
+        self, template: str, request: Request, who: Principal, v: View | None, **values: Any
+    ) -> Response:
+        tenants = [t.slug for t in await self.context.registry.tenants()] if who.tenant is None else [who.tenant]
+        shared: dict[str, Any] = {
+            "who": who,
+            "tenants": tenants,
+            "periods": list(view.PERIODS.values()),
+            "path": request.url.path,
+        }
+        return session.render(template, v=v, zone=session.zone_of(request), **shared, **values)
+
+
+def routes(context: Context, engine: Engine) -> list[BaseRoute]:
+    """The dashboard's routes, for the control port's application."""
+    desk = Desk(context, engine)
+    pages: dict[str, Page] = {
+        "/": overview,
+        "/campaign": campaign,
+        "/message": partial(timeline, "message"),
+        "/recipient": partial(timeline, "recipient"),
+        "/hosts": host_list,
+        "/live": live,
+    }
+    return [
+        *(Route(path, partial(_guarded, desk, page), methods=["GET"]) for path, page in pages.items()),
+        Route("/login", session.login_page, methods=["GET"]),
+        Route("/login", partial(session.login, context), methods=["POST"]),
+        Route("/logout", session.logout, methods=["POST"]),
+        Route("/static/{name}", static, methods=["GET"]),
+    ]
+
+
+async def _guarded(desk: Desk, page: Page, request: Request) -> Response:
+    """A page for who is signed in; errors are pages too."""
+    try:
+        return await page(desk, request, await web.principal(request))
+    except BrandproxyError as error:
+        return session.fault(error)
+
+
+async def static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        return Response(status_code=404, headers=session.HEADERS)
+    body = (session.STATIC / name).read_bytes()
+    tag = f'"{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
+    headers = session.HEADERS | {"Cache-Control": "no-cache", "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=_STATIC[name], headers=headers)
+
+
+def read(request: Request, who: Principal) -> View:
+    """What a page's address asks for. Raises BadInput, NotFound."""
+    asked = {name: value for name, value in request.query_params.items() if value}
+    name = asked.get("period", view.DEFAULT_PERIOD)
+    if name not in view.PERIODS:
+        raise BadInput(f"no period {name[:20]!r}")
+    f = of_request(request, who, lenient=True)
+    period = view.PERIODS[name]
+    return View(request.url.path, asked, period, view.with_period(f, period, session.zone_of(request)))
+
+
+async def overview(desk: Desk, request: Request, who: Principal) -> Response:
+    v = read(request, who)
+    zone = session.zone_of(request)
+    now, before, series, *lists = await asyncio.gather(
+        queries.summary(desk.engine, v.filter),
+        queries.summary(desk.engine, v.before),
+        queries.timeseries(desk.engine, v.filter, v.period.unit, zone),
+        *(queries.top(desk.engine, v.filter, by, _ROWS) for _, by, _ in LISTS),
+    )
+    shown = [
+        (title, by, sets, found) for (title, by, sets), found in zip(LISTS, lists, strict=True) if found["items"]
+    ]
+    return await desk.show("overview.html", request, who, v, now=now, before=before, series=series, lists=shown)
+
+
+def _tells(items: list[dict[str, Any]]) -> bool:
+    """A list of nothing but "unknown" tells nothing (no GeoIP database, as a rule)."""
+    return any(item["key"] for item in items)
+
+
+async def campaign(desk: Desk, request: Request, who: Principal) -> Response:
+    """A campaign: its figures and the mail's links in order with their shares."""
+    v = read(request, who)
+    name = v.filter.campaign
+    if not name:
+        raise BadInput("no campaign was named", "Choose one on the overview.")
+    zone = session.zone_of(request)
+    clicks = replace(v.filter, kind="click", link=None)
+    now, series, links, messages = await asyncio.gather(
+        queries.summary(desk.engine, v.filter),
+        queries.timeseries(desk.engine, v.filter, v.period.unit, zone),
+        queries.top(desk.engine, clicks, "link", 500),
+        queries.top(desk.engine, v.filter, "message", _ROWS),
+    )
+    links["items"].sort(key=lambda item: item["link"])
+    values = {"name": name, "now": now, "series": series, "links": links, "messages": messages}
+    return await desk.show("campaign.html", request, who, v, **values)
+
+
+async def timeline(what: str, desk: Desk, request: Request, who: Principal) -> Response:
+    """Everything that happened to one message or recipient, machines included, whatever the period."""
+    v = read(request, who)
+    name = getattr(v.filter, what)
+    if not name:
+        raise BadInput(f"no {what} was named", "Choose one on the overview or the live page.")
+    f = replace(v.filter, since_us=0, machines="include")
+    cursor = request.query_params.get("cursor", "")
+    events, following = await export.page(desk.engine, f, 200, cursor, newest_first=False)
+    return await desk.show(
+        "timeline.html", request, who, v, what=what, name=name, events=events, following=following
+    )
+
+
+async def live(desk: Desk, request: Request, who: Principal) -> Response:
+    v = read(request, who)
+    f = replace(v.filter, machines="include")
+    events, _ = await export.page(desk.engine, f, 50)
+    return await desk.show("live.html", request, who, v, events=events)
+
+
+async def host_list(desk: Desk, request: Request, who: Principal) -> Response:
+    v = read(request, who)
+    found = await hosts.states(desk.context, v.filter.tenant)
+    return await desk.show("hosts.html", request, who, v, hosts=found)
