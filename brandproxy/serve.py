@@ -58,9 +58,11 @@ def build_control(context: Context, engine: Engine) -> Starlette:
     from brandproxy import web
     from brandproxy.admin import api as admin
     from brandproxy.analytics import api as analytics
+    from brandproxy.analytics.dashboard import pages
 
     routes = [
         *analytics.routes(context, engine),
+        *pages.routes(context, engine),
         *admin.routes(context),
         web.openapi_route(analytics.PATHS, admin.PATHS),
     ]
@@ -101,9 +103,12 @@ async def _control_tasks(settings: Settings) -> None:
 
 
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
+    from brandproxy.analytics import upkeep
+
     return [
         context.directory.follow(context.store),
         shipping.collect(context, engine),
+        upkeep.maintain(context, engine),
         certs.maintain(context),
     ]
 

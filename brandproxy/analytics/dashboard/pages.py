@@ -124,9 +124,7 @@ async def overview(desk: Desk, request: Request, who: Principal) -> Response:
         queries.timeseries(desk.engine, v.filter, v.period.unit, zone),
         *(queries.top(desk.engine, v.filter, by, _ROWS) for _, by, _ in LISTS),
     )
-    shown = [
-        (title, by, sets, found) for (title, by, sets), found in zip(LISTS, lists, strict=True) if found["items"]
-    ]
+    shown = [(*named, found) for named, found in zip(LISTS, lists, strict=True) if _tells(found["items"])]
     return await desk.show("overview.html", request, who, v, now=now, before=before, series=series, lists=shown)
 
 
