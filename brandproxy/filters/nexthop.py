@@ -54,6 +54,7 @@ class NextHop:
         implicit = relay.port == 465 and relay.tls == "required"  # RFC 8314 §3.3
         start = {"none": False, "opportunistic": None}.get(relay.tls, not implicit)
         self.relay = relay
+        self.underway = False  # the server knows of a transaction that is not ended
         self._client = aiosmtplib.SMTP(
             hostname=relay.host,
             port=relay.port,
@@ -100,16 +101,25 @@ class NextHop:
             raise self._gone(error) from error
         except ValueError:
             return Reply(501, ("5.5.4 control character in a parameter",))
+        if response.code == 421:  # RFC 5321 §3.8: it closes; to our client that is a reason to come back
+            raise self._gone(Exception(response.message))
         return _reply(response)
 
     async def mail(self, path: str, parameters: Sequence[str]) -> Reply:
+        self.underway = True
         return await self.command("MAIL", "FROM:" + path, *parameters)
 
     async def rcpt(self, path: str, parameters: Sequence[str]) -> Reply:
         return await self.command("RCPT", "TO:" + path, *parameters)
 
-    async def reset(self) -> Reply:
-        return await self.command("RSET")
+    async def ready(self) -> bool:
+        """Whether it takes a new MAIL; a transaction left open is dropped."""
+        try:
+            if self.connected and self.underway:
+                self.underway = not (await self.command("RSET")).positive
+            return self.connected and not self.underway
+        except NextHopAway:
+            return False
 
     async def data(self, message: bytes) -> Reply:
         """Hand over a message; its reply is the answer to whether the server has it."""
@@ -119,7 +129,9 @@ class NextHop:
             return reply if not reply.positive else Reply(451, ("4.5.0 the next server did not ask for the data",))
         try:
             protocol.write(transparent(message))
-            return _reply(await protocol.read_response(timeout=_FINAL))
+            response = await protocol.read_response(timeout=_FINAL)
+            self.underway = False
+            return _reply(response)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise self._gone(error) from error
 

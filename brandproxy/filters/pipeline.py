@@ -99,6 +99,10 @@ class Pipeline:
     def count(self, way: str, word: str) -> None:
         MESSAGES.labels(way, word).inc()
 
+    def guess(self, *, known: str = "", user: str = "", sender: str = "") -> str:
+        """Whose message it will be by its envelope alone, before its headers are there."""
+        return self._lookup.tenant(known=known, user=user, sender=sender)
+
     async def process(self, arrival: Arrival) -> Outcome:
         """The message to send on. Raises Retryable: nothing was done, let the sender try again."""
         self.check_load(arrival.way)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -165,6 +166,23 @@ class Sink:
     received: list[Received] = field(default_factory=list)
     refuse: list[str] = field(default_factory=list)
     delay: float = 0.0
+    unknown: set[str] = field(default_factory=set)
+    smtputf8: bool = True
+    connections: int = 0
+
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, lines: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return [line for line in lines if self.smtputf8 or "SMTPUTF8" not in line]
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address in self.unknown:
+            return "550 5.1.1 unknown"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if self.delay:
@@ -191,14 +209,17 @@ class _Roomy(SMTP):
 
 
 @asynccontextmanager
-async def start_sink(port: int = 0) -> AsyncIterator[Sink]:
+async def start_sink(port: int = 0, **options: Any) -> AsyncIterator[Sink]:
+    """`options` are aiosmtpd's."""
     sink = Sink(port or free_port())
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: _Roomy(sink, data_size_limit=60_000_000, enable_SMTPUTF8=True, hostname="sink.example", loop=loop),
-        "127.0.0.1",
-        sink.port,
-    )
+    given = {"data_size_limit": 60_000_000, "enable_SMTPUTF8": True, "hostname": "sink.example", "loop": loop}
+
+    def connect() -> SMTP:
+        sink.connections += 1
+        return _Roomy(sink, **given, **options)
+
+    server = await loop.create_server(connect, "127.0.0.1", sink.port)
     try:
         yield sink
     finally:

@@ -1,0 +1,276 @@
+"""The SMTP and LMTP proxy: after-queue content filter, or the tenants' relay.
+
+Invariant: the client's answer is the next hop's. MAIL and RCPT are passed on as they come, the message after it
+was rewritten; a "250" after the data means that the next hop has it. There is no queue here: nothing to lose.
+
+1. The way on is chosen at MAIL: the relay of the tenant the client logged in as or the sender belongs to, else
+   `mail.next_hop`. A message that turns out (by its header) to be a tenant's with another relay goes there:
+   sender and recipients are told again there, and a refusal of any of them refuses the message.
+2. With `mail.copies = "recipient"` each recipient gets his own copy. One SMTP reply cannot say "this one yes, that
+   one no", so SMTP takes one recipient a time (452, RFC 5321 §4.5.3.1.10), and LMTP answers for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
+
+from aiosmtpd.smtp import LoginPassword
+
+from brandproxy import access
+from brandproxy.context import Context
+from brandproxy.errors import BadSettings, Retryable
+from brandproxy.filters import listening
+from brandproxy.filters.nexthop import NextHop, Reply
+from brandproxy.filters.pipeline import Arrival, Outcome, Pipeline
+from brandproxy.filters.smtpd import Address, Conversation, LmtpConversation, Transaction
+from brandproxy.model import Relay
+
+log = logging.getLogger(__name__)
+
+# What the next hop must offer for a parameter to be passed on; others' absence is nobody's loss (RFC 3461 §4.5
+# leaves notifications undone, SIZE is an estimate), but 8-bit addresses cannot go where they are not known.
+_NEEDS = {
+    "BODY": "8bitmime", "SIZE": "size", "SMTPUTF8": "smtputf8",
+    "RET": "dsn", "ENVID": "dsn", "NOTIFY": "dsn", "ORCPT": "dsn", "AUTH": "",
+}  # fmt: skip
+_SILENCE = 600.0  # seconds; the time for a whole message counts as silence at aiosmtpd
+_EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN")
+
+
+class Front:
+    """aiosmtpd's handler for all conversations of one way in."""
+
+    def __init__(self, context: Context, pipeline: Pipeline, way: str) -> None:
+        self._context = context
+        self._mail = context.settings.mail
+        self._pipeline = pipeline
+        self._way = way
+        self._networks = [_network(text) for text in self._mail.networks]
+        self._default = _default_relay(context)
+        self.conversations: set[Conversation] = set()
+
+    def trusts(self, address: IPv4Address | IPv6Address) -> bool:
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return any(mapped in network for network in self._networks)
+
+    async def login(self, given: LoginPassword) -> str | None:
+        """The tenant of an API key sent as the password ("" for the operator's), or None when it is wrong."""
+        try:
+            key = f"Bearer {given.password.decode('utf-8', 'replace')}"
+            return (await access.authenticate(self._context.store, key)).tenant or ""
+        except access.AccessDenied:
+            return None
+
+    async def handle_EHLO(
+        self, server: Conversation, session: Any, envelope: Any, hostname: str, lines: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        server.transaction = None
+        ours = [*_EXTENSIONS]
+        if server.trusted():
+            ours += ["XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
+        lines = [line[4:] for line in lines if line[4:] != "HELP"] + ours
+        return [f"250{' ' if line is lines[-1] else '-'}{line}" for line in lines]
+
+    async def handle_MAIL(
+        self, server: Conversation, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if not (server.trusted() or session.authenticated):
+            return "530 5.7.0 Authentication required"
+        try:
+            self._pipeline.check_load(self._way)
+            transaction = Transaction(server.said())
+            await self._reach(server, self._relay_at_mail(server, transaction))
+            reply = await self._tell_sender(server, transaction)
+        except Retryable as error:
+            return f"451 4.4.1 {_line(error)}"
+        if reply.positive:
+            server.transaction = transaction
+            envelope.mail_from = address
+        return str(reply)
+
+    async def handle_RCPT(
+        self, server: Conversation, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        transaction, hop = server.transaction, server.hop
+        assert transaction is not None
+        assert hop is not None
+        if transaction.recipients and self._mail.copies == "recipient" and not server.lmtp:
+            return "452 4.5.3 one recipient at a time here"
+        recipient = server.said()
+        try:
+            reply = await hop.rcpt(recipient.path, _passed(hop, recipient))
+        except Retryable as error:
+            return f"451 4.4.1 {_line(error)}"
+        if reply.positive:
+            transaction.recipients.append(recipient)
+            envelope.rcpt_tos.append(address)
+        return str(reply)
+
+    async def handle_DATA(self, server: Conversation, session: Any, envelope: Any) -> str:
+        transaction, server.transaction = server.transaction, None
+        assert transaction is not None
+        with server.working():
+            return await self._deliver(server, transaction, envelope.original_content)
+
+    async def handle_RSET(self, server: Conversation, session: Any, envelope: Any) -> str:
+        server.transaction = None
+        return "250 2.0.0 Ok"
+
+    async def handle_QUIT(self, server: Conversation, session: Any, envelope: Any) -> str:
+        if server.hop is not None:
+            await server.hop.quit()
+        return "221 2.0.0 Bye"
+
+    async def handle_exception(self, error: Exception) -> str:
+        log.error("%s: a fault of ours", self._way, exc_info=error)
+        return "451 4.3.0 internal fault, try again"
+
+    async def _deliver(self, server: Conversation, transaction: Transaction, content: bytes) -> str:
+        recipients = transaction.recipients
+        if self._mail.copies == "recipient" and len(recipients) > 1:
+            replies = []
+            for recipient in recipients:
+                alone = Transaction(transaction.sender, [recipient])
+                replies.append(str(await self._once(server, alone, content, told=False)))
+            return "\r\n".join(replies)
+        reply = str(await self._once(server, transaction, content, told=True))
+        return "\r\n".join([reply] * (len(recipients) if server.lmtp else 1))  # RFC 2033 §4.2
+
+    async def _once(self, server: Conversation, transaction: Transaction, content: bytes, told: bool) -> Reply:
+        """One message to one hop; `told`: that hop knows the transaction. Its reply, or ours why not."""
+        try:
+            outcome = await self._pipeline.process(self._arrival(server, transaction, content))
+            relay = self._relay_of(outcome, server)
+            hop = server.hop
+            if not told or hop is None or not hop.connected or hop.relay != relay:
+                refusal = await self._tell_again(server, relay, transaction)
+                if refusal is not None:
+                    return refusal
+            assert server.hop is not None
+            return await server.hop.data(outcome.message)
+        except Retryable as error:
+            return Reply(451, (f"4.4.1 {_line(error)}",))
+
+    def _arrival(self, server: Conversation, transaction: Transaction, content: bytes) -> Arrival:
+        return Arrival(
+            self._way,
+            content,
+            sender=transaction.sender.bare,
+            recipients=tuple(recipient.bare for recipient in transaction.recipients),
+            user=server.xclient.get("LOGIN", ""),
+            queue_id=server.xforward.get("IDENT", ""),
+            tenant=server.tenant,
+        )
+
+    async def _reach(self, server: Conversation, relay: Relay) -> NextHop:
+        """The conversation's connection to `relay`, in a state to take MAIL."""
+        hop = server.hop
+        if hop is not None and hop.relay == relay and await hop.ready():
+            return hop
+        if hop is not None:
+            await hop.quit()
+        server.hop = hop = NextHop(relay, server.hostname)
+        await hop.open()
+        if server.xclient:
+            await hop.introduce("XCLIENT", server.xclient)
+        await hop.introduce("XFORWARD", {**_from_xclient(server.xclient), **server.xforward})
+        return hop
+
+    async def _tell_sender(self, server: Conversation, transaction: Transaction) -> Reply:
+        hop, sender = server.hop, transaction.sender
+        assert hop is not None
+        if "SMTPUTF8" in map(str.upper, sender.parameters) and not hop.offers("smtputf8"):
+            return Reply(553, ("5.6.7 the next server takes no internationalized addresses",))  # RFC 6531 §3.5
+        return await hop.mail(sender.path, _passed(hop, sender))
+
+    async def _tell_again(self, server: Conversation, relay: Relay, transaction: Transaction) -> Reply | None:
+        """The whole envelope to another (or a new) connection; the first refusal, or None when all was taken."""
+        hop = await self._reach(server, relay)
+        reply = await self._tell_sender(server, transaction)
+        for recipient in transaction.recipients:
+            if not reply.positive:
+                return reply
+            reply = await hop.rcpt(recipient.path, _passed(hop, recipient))
+        return None if reply.positive else reply
+
+    def _relay_at_mail(self, server: Conversation, transaction: Transaction) -> Relay:
+        user = server.xclient.get("LOGIN", "")
+        slug = self._pipeline.guess(known=server.tenant, user=user, sender=transaction.sender.bare)
+        return self._relay(slug)
+
+    def _relay_of(self, outcome: Outcome, server: Conversation) -> Relay:
+        if not outcome.tenant and server.hop is not None:
+            return server.hop.relay
+        return self._relay(outcome.tenant)
+
+    def _relay(self, slug: str) -> Relay:
+        tenant = self._context.directory.tenant(slug) if slug else None
+        return (tenant and tenant.relay) or self._default
+
+
+def _passed(hop: NextHop, address: Address) -> list[str]:
+    """The parameters the next hop understands."""
+    names = ((word.partition("=")[0].upper(), word) for word in address.parameters)
+    return [word for name, word in names if _NEEDS.get(name) and hop.offers(_NEEDS[name])]
+
+
+def _from_xclient(attributes: dict[str, str]) -> dict[str, str]:
+    return {name: attributes[name] for name in ("NAME", "ADDR", "PORT", "PROTO", "HELO") if name in attributes}
+
+
+def _line(error: Retryable) -> str:
+    return "".join(c for c in str(error) if c.isprintable() and c.isascii())[:400]
+
+
+def _network(text: str) -> Any:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise BadSettings(f"mail.networks: {error}") from error
+
+
+def _default_relay(context: Context) -> Relay:
+    place = listening.address(context.settings.mail.next_hop)
+    if not isinstance(place, tuple):
+        raise BadSettings("mail.next_hop is host:port")
+    return Relay(*place, tls=context.settings.mail.next_hop_tls)
+
+
+def _tls(context: Context) -> ssl.SSLContext | None:
+    path = context.settings.mail.certificate
+    if path is None:
+        return None
+    try:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(path)
+        return tls
+    except (OSError, ssl.SSLError) as error:
+        raise BadSettings(f"mail.certificate: {error}") from error
+
+
+async def run(context: Context) -> None:
+    """Serve at `mail.smtp` and `mail.lmtp` until cancelled; what was begun is ended, within `mail.timeout` s."""
+    mail, tls, pipeline = context.settings.mail, _tls(context), Pipeline(context)
+    loop, hostname = asyncio.get_running_loop(), socket.gethostname()
+    ways = (("smtp", mail.smtp, Conversation), ("lmtp", mail.lmtp, LmtpConversation))
+    async with asyncio.TaskGroup() as group:
+        for way, where, kind in ways:
+            if not where:
+                continue
+            front = Front(context, pipeline, way)
+
+            def connect(front: Front = front, kind: type[Conversation] = kind) -> Conversation:
+                return kind(
+                    front, data_size_limit=mail.max_message, hostname=hostname, ident="brandproxy",
+                    tls_context=tls, auth_require_tls=True, timeout=_SILENCE, loop=loop,
+                )  # fmt: skip
+
+            server = await listening.listen(connect, where)
+            log.info("%s listens at %s, next hop %s", way, where, mail.next_hop)
+            group.create_task(listening.serve(server, front.conversations, mail.timeout))

@@ -1,0 +1,195 @@
+"""The SMTP and LMTP server side: aiosmtpd, taught what a transparent proxy needs beside it.
+
+- addresses and parameters are kept as the client wrote them (aiosmtpd normalises addresses and upper-cases
+  parameters, which would break the case-sensitive ENVID and ORCPT of RFC 3461)
+- DSN parameters (RFC 3461), PIPELINING (RFC 2920: commands are read one by one from what has arrived)
+- XFORWARD and XCLIENT (Postfix), from `mail.networks` only
+- logging in with an API key: user anything, password the key
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+from aiosmtpd.lmtp import LMTP
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, syntax
+
+from brandproxy.filters.nexthop import NextHop
+
+_PATH = re.compile(r'(?P<verb>FROM|TO):\s*(?P<path><(?:"(?:[^"\\]|\\.)*"|[^">])*>)(?P<rest>.*)', re.I | re.S)
+_KEPT = {"FROM": ("RET", "ENVID", "AUTH"), "TO": ("NOTIFY", "ORCPT")}  # RFC 3461 §4, RFC 4954 §5
+_XCLIENT = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
+_XFORWARD = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
+_ABSENT = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
+
+
+@dataclass(slots=True)
+class Address:
+    """A path as the client wrote it, brackets included, with the parameters that go on with it."""
+
+    path: str
+    parameters: list[str]
+
+    @property
+    def bare(self) -> str:
+        return self.path.removeprefix("<").removesuffix(">")
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What the client has said of the message it is about to send, and how far the next hop knows of it."""
+
+    sender: Address
+    recipients: list[Address] = field(default_factory=list)
+
+
+class Conversation(SMTP):
+    """One client. The handler (`filters.smtp.Front`) decides; this class speaks."""
+
+    line_length_limit = 1 << 20  # longer lines than RFC 5321 allows exist; cutting them would be a change
+    command_size_limits = defaultdict(lambda: 4096)  # noqa: RUF012 - aiosmtpd's own name; DSN needs more than 512
+    lmtp = False
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(handler, enable_SMTPUTF8=True, authenticator=_note, **options)
+        self._front = handler
+        self.transaction: Transaction | None = None
+        self.hop: NextHop | None = None
+        self.tenant = ""  # of the API key logged in with
+        self.xclient: dict[str, str] = {}
+        self.xforward: dict[str, str] = {}
+        self._working = False
+        self._said: Address | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self._working and not self.underway
+
+    @property
+    def underway(self) -> bool:
+        """MAIL was said and its message not yet taken."""
+        return self.envelope is not None and bool(self.envelope.mail_from)
+
+    def close(self) -> None:
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(b"421 4.3.2 going down, come back later\r\n")
+            self.transport.close()
+
+    def trusted(self) -> bool:
+        """The client's own address lies in `mail.networks`; a UNIX socket's does."""
+        assert self.session is not None
+        peer: Any = self.session.peer  # a text for UNIX sockets
+        return not isinstance(peer, tuple) or bool(self._front.trusts(ip_address(peer[0].partition("%")[0])))
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._front.conversations.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._front.conversations.discard(self)
+        if self.hop is not None:
+            self.hop.close()
+        super().connection_lost(error)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While the next hop is asked its own time limits hold; aiosmtpd's for silent clients does not."""
+        self._working = True
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        try:
+            yield
+        finally:
+            self._working = False
+            if self.transport is not None:
+                self._reset_timeout()
+
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        await super().smtp_MAIL(self._take(arg))
+
+    async def smtp_RCPT(self, arg: str | None) -> None:
+        await super().smtp_RCPT(self._take(arg))
+
+    def said(self) -> Address:
+        """The path of the MAIL or RCPT being answered."""
+        assert self._said is not None
+        return self._said
+
+    def _take(self, arg: str | None) -> str | None:
+        """Keep the path and its parameters; give aiosmtpd those it knows to check."""
+        match = _PATH.fullmatch(arg or "")
+        if match is None:
+            return None if arg is None else "malformed"  # an address without brackets: 501
+        words = match["rest"].split()
+        kept = [word for word in words if word.partition("=")[0].upper() in _KEPT[match["verb"].upper()]]
+        self._said = Address(match["path"], words)
+        path = "<postmaster>" if match["path"] == "<>" and match["verb"].upper() == "FROM" else match["path"]
+        return " ".join((f"{match['verb']}:{path}", *(word for word in words if word not in kept)))
+
+    async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:
+        return await self._check(await super().auth_PLAIN(_, args))
+
+    async def auth_LOGIN(self, _: Any, args: list[str]) -> AuthResult:
+        return await self._check(await super().auth_LOGIN(_, args))
+
+    async def _check(self, result: AuthResult) -> AuthResult:
+        if not result.success:
+            return result
+        tenant = await self._front.login(result.auth_data)
+        if tenant is None:
+            return AuthResult(success=False, handled=False)
+        self.tenant = tenant
+        return result
+
+    @syntax("XFORWARD attribute=value…")
+    async def smtp_XFORWARD(self, arg: str) -> None:
+        """https://www.postfix.org/XFORWARD_README.html: for the log of the next hop."""
+        if not self.trusted():
+            await self.push("550 5.7.1 not from here")
+        elif self.underway:
+            await self.push("503 5.5.1 MAIL transaction in progress")
+        else:
+            self.xforward |= _attributes(arg, _XFORWARD)
+            await self.push("250 2.0.0 Ok")
+
+    @syntax("XCLIENT attribute=value…")
+    async def smtp_XCLIENT(self, arg: str) -> None:
+        """https://www.postfix.org/XCLIENT_README.html: the session starts anew as that client's."""
+        if not self.trusted():
+            await self.push("550 5.7.1 not from here")
+        elif self.underway:
+            await self.push("503 5.5.1 MAIL transaction in progress")
+        else:
+            self.xclient |= _attributes(arg, _XCLIENT)
+            self._set_rset_state()  # type: ignore[no-untyped-call]
+            assert self.session is not None
+            self.session.host_name = None
+            await self.push(f"220 {self.hostname} {self.__ident__}")
+
+
+class LmtpConversation(Conversation, LMTP):
+    """RFC 2033: LHLO, and one reply for each recipient after the data."""
+
+    lmtp = True
+
+
+def _note(server: Any, session: Any, envelope: Any, mechanism: str, data: LoginPassword) -> AuthResult:
+    """aiosmtpd asks for a verdict without waiting; ours comes from the store, in `Conversation._check`."""
+    return AuthResult(success=True, auth_data=data)
+
+
+def _attributes(arg: str, known: tuple[str, ...]) -> dict[str, str]:
+    """Values stay in xtext (RFC 3461 §4): they go on as they came."""
+    pairs = (word.partition("=") for word in (arg or "").split())
+    return {
+        name.upper(): value
+        for name, equals, value in pairs
+        if equals and name.upper() in known and value.upper() not in _ABSENT
+    }
