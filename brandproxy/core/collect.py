@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
+from operator import itemgetter
 
 from brandproxy.core import charrefs, css, srcset
 from brandproxy.core.places import (
@@ -21,6 +23,10 @@ from brandproxy.core.tokenizer import MARKS
 Span = tuple[int, int, int, int]  # of an attribute: value start and end, attribute start and end
 Attributes = dict[str, Span]
 Cover = tuple[str, bool]  # off, private: what marks say about an element
+
+_Item = tuple[int, int, str, str, str, Cover, tuple[int, int]]  # Found's fields, the URL not yet resolved
+_start = itemgetter(0)
+_OPEN_REFERENCE = re.compile(r"&[A-Za-z][A-Za-z0-9]*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Collector:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.found: list[Found] = []
+        self.found: list[_Item] = []
         self.markers: list[tuple[int, int]] = []
         self.base: str | None = None
         self.links: dict[str, tuple[int, int]] = {}
@@ -53,10 +59,10 @@ class Collector:
         base = resolve(self.base or "", "")
         if not base[:8].lower().startswith(("http://", "https://")):
             base = ""
-        self.found.sort(key=lambda found: found.start)
+        self.found.sort(key=_start)
         return tuple(
-            found if found.url[:8] in ("https://", "http://") else replace(found, url=resolve(found.url, base))
-            for found in self.found
+            Found(start, end, resolve(url, base), place, role, *cover, content)
+            for start, end, url, place, role, cover, content in self.found
         )
 
     # -- marks -----------------------------------------------------------------------------------------
@@ -64,7 +70,7 @@ class Collector:
     def marks(self, attributes: Attributes) -> Cover:
         """What the marks among the attributes say; they are noted for deletion."""
         off, private = "", False
-        for name in attributes.keys() & MARKS:
+        for name in attributes.keys() & set(MARKS):
             said = mark(name, self.value(attributes[name]))
             if not said:
                 continue
@@ -157,14 +163,16 @@ class Collector:
     ) -> None:
         """A URL that is a part of an attribute's decoded value."""
         if offsets is not None:
-            start, stop = offsets[start], offsets[stop]
+            before, start, stop = offsets[start - 1] if start else 0, offsets[start], offsets[stop]
+            if _OPEN_REFERENCE.fullmatch(self.text, base + before, base + start):
+                return  # "&quot//e.com" reads as a quote, "&quothttps:" would not
         self.add(base + start, base + stop, url, place, role, cover)
 
     def add(self, start: int, end: int, url: str, place: str, role: str, cover: Cover) -> bool:
         url = trim(url)
         if not url or url[0] == "#" or url[:5].lower() == "data:":
             return False
-        self.found.append(Found(start, end, url, place, role, cover[0], cover[1], (0, 0)))
+        self.found.append((start, end, url, place, role, cover, (0, 0)))
         return True
 
     def set_base(self, attributes: Attributes) -> None:
@@ -177,4 +185,4 @@ class Collector:
         open_link = self.links.pop(name, None)
         if open_link is not None:
             index, start = open_link
-            self.found[index] = replace(self.found[index], content=(start, at))
+            self.found[index] = (*self.found[index][:6], (start, at))

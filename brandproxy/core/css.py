@@ -9,13 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_NAME = r"(?:[-\w]|[^\x00-\x7f]|\\[^\n\r\f])"
+_CHARACTER = r"[-_A-Za-z0-9\x80-\U0010ffff]"
+_NAME = rf"(?:{_CHARACTER}|\\[^\n\r\f])"
+_COMMENT = r"/\*(?:[^*]++|\*(?!/)|(?!))*+(?:\*/)?"
+_DOUBLE = r"""(?:[^"\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+"""
+_SINGLE = r"""(?:[^'\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+"""
 _TOKEN = re.compile(
-    r"/\*(?:[^*]++|\*(?!/)|(?!))*+(?:\*/)?"
-    r"""|"(?P<double>(?:[^"\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+)(?:"|\\?$(?!\n))"""
-    r"""|'(?P<single>(?:[^'\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+)(?:'|\\?$(?!\n))"""
-    rf"|(?P<name>@?{_NAME}++)(?P<call>\()?"
+    rf"{_COMMENT}"
+    rf"""|"(?P<double>{_DOUBLE})(?:"|\\?$(?!\n))|'(?P<single>{_SINGLE})(?:'|\\?$(?!\n))"""
+    rf"""|"{_DOUBLE}|'{_SINGLE}"""  # a bad string ends before the line break (§4.3.5)
+    rf"|(?P<name>[@#]?{_NAME}++)(?P<call>\()?"
     r"|(?P<mark>[;{}()])"
+)
+# Passes over all that neither is a URL nor changes how one is read, while no rule or function is open.
+_SKIP = re.compile(
+    rf"""(?:[^"'/\\@#\-_A-Za-z0-9\x80-\U0010ffff]++|/(?!\*)|{_COMMENT}|"{_DOUBLE}"|'{_SINGLE}'"""
+    rf"|@(?!(?i:import|namespace)(?!{_NAME})){_CHARACTER}*+(?!\\)|#{_CHARACTER}*+(?!\\)"
+    rf"|(?!(?i:url|(?:-webkit-)?image-set)\(){_CHARACTER}++(?!\\)|(?!))*+"
 )
 _SPACE = r"[ \t\n\r\f]*+"
 _QUOTE_NEXT = re.compile(rf"{_SPACE}[\"']")
@@ -45,13 +55,13 @@ def urls(css: str) -> Iterator[tuple[int, int, str, str]]:
     """
     pos, rule = 0, ""
     calls: list[str] = []  # the functions and parentheses open here
-    while match := _TOKEN.search(css, pos):
+    while match := _next(css, pos, not rule and not calls):
         pos = match.end()
         kind = match.lastgroup
         if kind in ("name", "call"):
             name = unescape(match["name"]).lower()
             if name.startswith("@"):
-                rule = name
+                rule = name if name in ("@import", "@namespace") else ""
             if kind == "name":
                 continue
             if name != "url" or _QUOTE_NEXT.match(css, pos):
@@ -68,6 +78,10 @@ def urls(css: str) -> Iterator[tuple[int, int, str, str]]:
         if place and end > start:
             yield start, end, unescape(css[start:end]), place
             rule = "" if place == "@import" else rule
+
+
+def _next(css: str, pos: int, idle: bool) -> re.Match[str] | None:
+    return _TOKEN.search(css, _SKIP.match(css, pos).end() if idle else pos)  # type: ignore[union-attr]
 
 
 def _place(rule: str, calls: list[str]) -> str:

@@ -33,6 +33,8 @@ from brandproxy.core.tokenizer import (
     SKIP,
     SKIP_TEXT,
     STEP,
+    STEPS,
+    TAG_REST,
     cdata_end,
     declaration_end,
     is_quirky,
@@ -136,10 +138,8 @@ class _Scanner:
         if head is None:  # </> or a bogus comment
             close = self.text.find(">", pos + 2, end)
             return close + 1 if close >= 0 else -1
-        step = STEP.match(self.text, head.end(), end)
-        while step and step[1]:
-            step = STEP.match(self.text, step.end(), end)
-        if step is None:
+        rest = TAG_REST.match(self.text, head.end(), end)
+        if rest is None:
             return -1
         name = head[1].lower()
         self.out.end_link(name, pos)
@@ -149,22 +149,21 @@ class _Scanner:
             self.pixel_at = pos
         if self.tree is not None:
             self.tree.end(name)
-        return step.end()
+        return rest.end()
 
     def start_tag(self, pos: int, end: int) -> int:
         head = NAME.match(self.text, pos, end)
         if head is None:
             return -1
+        name = head[1].lower()
+        following = STEPS.get(name, STEP).match
         attributes: Attributes = {}
-        step = STEP.match(self.text, head.end(), end)
-        while step and step[1]:
-            group = step.lastindex or 1
+        step = following(self.text, head.end(), end)
+        while step and (group := step.lastindex):
             value = step.span(group) if group > 1 else (step.end(), step.end())
             attributes.setdefault(step[1].lower(), (*value, step.start(1), step.end()))
-            step = STEP.match(self.text, step.end(), end)
-        if step is None:
-            return -1
-        return self.element(head[1].lower(), attributes, step.end(), end)
+            step = following(self.text, step.end(), end)
+        return -1 if step is None else self.element(name, attributes, step.end(), end)
 
     def element(self, name: str, attributes: Attributes, pos: int, end: int) -> int:
         """A start tag that ends at `pos`; where to go on: after its raw text, if that is what follows."""

@@ -81,6 +81,8 @@ def resolve(url: str, base: str) -> str:
 
     Backslashes stay, so that `urls.refusal` sees them.
     """
+    if url.startswith(("https://", "http://")):
+        return url
     if url[:1] in "/\\" and url[1:2] in ("/", "\\"):
         return (base.partition(":")[0] or "https") + ":" + url
     if not base or _SCHEME.match(url):

@@ -17,50 +17,58 @@ _VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+|(?=>))"""
 _ATTRIBUTE = rf"[^\t\n\f\r />][^\t\n\f\r />=]*+(?:{_W}*+={_W}*+{_VALUE}|(?!{_W}*+=))"
 _NAME_END = r"(?=[\t\n\f\r />=])"
 
-# Marks by which senders opt a link out of tracking: attribute name → what reports call it.
-MARKS = {
-    "data-brandproxy": "data-brandproxy",
-    "clicktracking": "clicktracking",
-    "ses:no-track": "ses:no-track",
-    "data-msys-clicktrack": "data-msys-clicktrack",
-    "data-pm-no-track": "data-pm-no-track",
-    "mautic:disable-tracking": "mautic:disable-tracking",
-    "data-skip-click": "data-skip-click",
-    "disable-tracking": "disable-tracking",
-    "mc:disable-tracking": "mc:disable-tracking",
-}
+# Attributes by which senders opt a link, or all in an element, out of tracking; `places.mark` reads them.
+MARKS = (
+    "data-brandproxy", "clicktracking", "ses:no-track", "data-msys-clicktrack", "data-pm-no-track",
+    "mautic:disable-tracking", "data-skip-click", "disable-tracking", "mc:disable-tracking",
+)  # fmt: skip
 
-# A style without "(" holds no url(), one without "&" cannot hide one.
-_STYLE = rf"""style{_NAME_END}(?!{_W}*+={_W}*+(?:"[^"(&]*+"|'[^'(&]*+'))"""
-_ANYWHERE = rf"(?:(?:background|{'|'.join(MARKS)}){_NAME_END}|{_STYLE})"
-_ATTRIBUTES = (
-    rf"(?:(?:href|src|srcset|xlink:href|background|poster|action|formaction|method|type|rel|http-equiv|content"
-    rf"|encoding|color|face|size|{'|'.join(MARKS)}){_NAME_END}|{_STYLE})"
-)
+# A style attribute matters if it may hold "url(" or "image-set(", also by CSS escapes or character references.
+_NO_URL = r"{quote}(?:[^{quote}(&\\]++|\((?<![lLtT]\()|&(?!\#|lpar|bsol)|(?!))*+{quote}"
+_NO_URL = "|".join(_NO_URL.format(quote=quote) for quote in "\"'")
+_STYLE = rf"style{_NAME_END}(?!{_W}*+={_W}*+(?:{_NO_URL}))"
+
+
+def _interest(names: str) -> str:
+    """A choice of attribute names, with the marks and the styles that matter."""
+    return rf"(?i:(?:{'|'.join((*names.split(), *MARKS))}){_NAME_END}|{_STYLE})"
+
+
+def _step(names: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?:[\t\n\f\r /]++|(?!{_interest(names)}){_ATTRIBUTE}|(?!))*+"
+        rf"""(?:>|([^\t\n\f\r />][^\t\n\f\r />=]*+)"""
+        rf"""(?:{_W}*+={_W}*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?=>))|(?!{_W}*+=)))"""
+    )
+
+
 _ELEMENTS = (
-    r"(?:a|area|img|image|source|video|audio|input|link|base|meta|form|button|style|script|title|textarea|xmp"
-    r"|iframe|noembed|noframes|plaintext|amp-img|amp-anim|amp-video|svg|math|select|frameset|v:[^\t\n\f\r />]++)"
+    r"(?:a|area|img|image|source|video|audio|input|link|base|form|button|style|script|title|textarea|xmp|iframe"
+    r"|noembed|noframes|plaintext|amp-img|amp-anim|amp-video|svg|math|select|frameset|v:[^\t\n\f\r />]++)"
     r"(?=[\t\n\f\r />])"
 )
-_ENDS = r"(?:a|body|html|v:[^\t\n\f\r />]++)(?=[\t\n\f\r />])"
+_ENDS = r"(?:a|body|html|form|v:[^\t\n\f\r />]++)(?=[\t\n\f\r />])"
 _TEXT = r"[^<]++|<(?![A-Za-z/!?])"
 _END_TAG = rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
 _START_TAG = (
     rf"<(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+"
-    rf"(?:[\t\n\f\r /]++|(?!(?i:{_ANYWHERE})){_ATTRIBUTE}|(?!))*+>"
+    rf"(?:[\t\n\f\r /]++|(?!{_interest('background http-equiv')}){_ATTRIBUTE}|(?!))*+>"
 )
+_COMMENT = r"<!--(?:-?>|(?!\s*+\[(?i:if))(?:[^-]++|-(?!-!?>)|(?!))*+--!?>)|<[!?](?!--)[^>]*+>"
 
-# Passes over text and over tags that can hold nothing of interest.
-SKIP = re.compile(rf"(?:{_TEXT}|{_START_TAG}|{_END_TAG}|(?!))*+")
+# Passes over text, comments without conditions, and tags that can hold nothing of interest.
+SKIP = re.compile(rf"(?:{_TEXT}|{_START_TAG}|{_END_TAG}|{_COMMENT}|(?!))*+")
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
 NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
+# From inside a tag to its end.
+TAG_REST = re.compile(rf"(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>")
 # From inside a tag to its next attribute of interest (groups: name, value in "", in '', unquoted) or its end.
-STEP = re.compile(
-    rf"(?:[\t\n\f\r /]++|(?!(?i:{_ATTRIBUTES})){_ATTRIBUTE}|(?!))*+"
-    rf"""(?:>|([^\t\n\f\r />][^\t\n\f\r />=]*+)"""
-    rf"""(?:{_W}*+={_W}*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?=>))|(?!{_W}*+=)))"""
+STEP = _step(
+    "href src srcset xlink:href background poster action formaction method formmethod type rel http-equiv content"
+    " encoding color face size"
 )
+STEPS = {"a": _step("href background"), "img": _step("src srcset background")}  # the commonest by far
 _COMMENT_END = re.compile(r"--!?>")
 CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)
 _DOCTYPE = re.compile(
