@@ -35,8 +35,8 @@ def splice(text: str, result: Scan) -> str:
 
 
 def tree(text: str) -> Element:
-    """html5lib's tree; noscript is markup in it."""
-    parsed = html5lib.HTMLParser(html5lib.getTreeBuilder("etree")).parse(text, scripting=False)
+    """html5lib's tree with all comments; noscript is markup in it."""
+    parsed = html5lib.HTMLParser(html5lib.getTreeBuilder("etree", fullTree=True)).parse(text, scripting=False)
     assert isinstance(parsed, Element)
     return parsed
 
