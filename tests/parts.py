@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import httpx
+import trustme
 
 from brandproxy.dnsupdate import Updater
 from tests.conftest import free_port, need_program
 
+EAB_KEY = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 KEY = "tests:hmac-sha256:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyYnk="
 
 
@@ -83,3 +91,90 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except ProcessLookupError:
         pass
     process.wait()
+
+
+class Pebble:
+    """A CA of Let's Encrypt's makers, as strict as it comes: nonces rejected now and then, validation slow."""
+
+    def __init__(
+        self, folder: Path, dns: str, http_port: int, sleep: bool = False, nonces: int = 5, eab: bool = False
+    ) -> None:
+        folder.mkdir(parents=True)
+        self.port, self._management = free_port(), free_port()
+        self.url = f"https://127.0.0.1:{self.port}/dir"
+        self.trust = folder / "trust.pem"
+        self._folder, self._dns = folder, dns
+        self._environment = {"PEBBLE_WFE_NONCEREJECT": str(nonces), "PEBBLE_VA_NOSLEEP": "" if sleep else "1"}
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(str(self.trust))
+        listener = ca.issue_cert("127.0.0.1", "localhost")
+        listener.private_key_pem.write_to_path(str(folder / "key.pem"))
+        listener.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+        settings = {
+            "listenAddress": f"127.0.0.1:{self.port}",
+            "managementListenAddress": f"127.0.0.1:{self._management}",
+            "certificate": str(folder / "cert.pem"),
+            "privateKey": str(folder / "key.pem"),
+            "httpPort": http_port,
+            "tlsPort": free_port(),
+            "externalAccountBindingRequired": eab,
+            "externalAccountMACKeys": {
+                "kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+            },
+        }
+        (folder / "config.json").write_text(json.dumps({"pebble": settings}))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = need_program("pebble", "pebble")
+        environment = {**os.environ, **{name: value for name, value in self._environment.items() if value}}
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program, "-config", self._folder / "config.json", "-dnsserver", self._dns, "-strict"],
+                stdout=log, stderr=log, env=environment,
+            )  # fmt: skip
+        wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def root(self) -> str:
+        """The root that its leaves chain to, PEM; a new one at each start."""
+        trusting = ssl.create_default_context(cafile=str(self.trust))
+        return httpx.get(f"https://127.0.0.1:{self._management}/roots/0", verify=trusting).text
+
+
+class ChallengeServer:
+    """Stands in for the edge: answers HTTP-01 from `answers(token)` on 127.0.0.1."""
+
+    def __init__(self, answers: Callable[[str], Awaitable[bytes | None]]) -> None:
+        self.port = free_port()
+        self._answers = answers
+        self.asked = 0
+
+    async def __aenter__(self) -> ChallengeServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+            self.asked += 1
+            found = await self._answers(line.rpartition("/")[2])
+            status, body = ("200 OK", found) if found is not None else ("404 Not Found", b"not here")
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()

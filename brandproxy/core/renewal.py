@@ -1,0 +1,91 @@
+"""When certificates are ordered, in which order, and within which limits. Pure; times are seconds.
+
+Invariant: nothing here orders more than the limits allow in any window, and new hosts never take the part of
+the budget that renewals may need.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+HOUR, DAY = 3600, 86400
+BACKOFF = (60, 600, 6000, DAY)  # seconds after the first, second, … failure in a row
+_SHORT = 10 * DAY
+RENEWALS_PART = 0.25  # of the account's orders, kept free for renewals
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `count` in any `seconds`."""
+
+    count: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A renewal window the CA suggests (RFC 9773 §4.2)."""
+
+    start: int
+    end: int
+
+
+def renew_at(not_before: int, not_after: int, window: Window | None, luck: float) -> int:
+    """The instant to renew at, chosen once and then kept. `luck` in [0, 1) spreads hosts over time.
+
+    1. a random instant inside the CA's window (RFC 9773 §4.2)
+    2. when a third of the lifetime is left; half, for lifetimes under ten days; up to a twentieth earlier,
+       so that hosts that were issued together are not renewed together
+    """
+    if window is not None and window.end > window.start:
+        return int(window.start + luck * (window.end - window.start))
+    lifetime = not_after - not_before
+    left = lifetime / 2 if lifetime < _SHORT else lifetime / 3
+    return int(not_after - left - luck * lifetime / 20)
+
+
+def backoff(failures: int) -> int:
+    """Seconds to wait after so many failures in a row (at least one)."""
+    return BACKOFF[min(failures, len(BACKOFF)) - 1]
+
+
+def free_at(taken: Iterable[float], limit: Limit, now: float) -> float:
+    """When one more fits: `now`, or the time at which the oldest of a full window leaves it."""
+    recent = sorted(at for at in taken if at > now - limit.seconds)
+    return now if len(recent) < limit.count else recent[-limit.count] + limit.seconds
+
+
+def pruned(taken: Iterable[float], limit: Limit, now: float) -> list[float]:
+    """What still counts."""
+    return [at for at in taken if at > now - limit.seconds]
+
+
+def for_new(limit: Limit) -> Limit:
+    """The part of a limit that new hosts may use; the rest is for renewals."""
+    return Limit(max(1, int(limit.count * (1 - RENEWALS_PART))), limit.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A host that wants a certificate. `not_after` 0: it has none yet. `since`: waiting from then on."""
+
+    host: str
+    not_after: int
+    since: int
+
+
+def ordered(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Expiring before new; among the expiring the soonest, among the new the longest waiting."""
+    return sorted(candidates, key=lambda c: (c.not_after == 0, c.not_after, c.since, c.host))
+
+
+def ari_id(key_identifier: bytes, serial: int) -> str:
+    """RFC 9773 §4.1: base64url of the authority key identifier, a dot, base64url of the DER-encoded serial."""
+    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+    return f"{_base64url(key_identifier)}.{_base64url(number)}"
+
+
+def _base64url(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
