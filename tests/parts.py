@@ -17,6 +17,7 @@ import httpx
 import trustme
 
 from brandproxy.dnsupdate import Updater
+from brandproxy.resolver import Resolver
 from tests.conftest import free_port, need_program
 
 EAB_KEY = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
@@ -70,6 +71,9 @@ class Knot:
     async def put(self, name: str, kind: str, *values: str) -> None:
         """Exactly these records at the name (in `test.`)."""
         await self.updater.replace("test", name, kind, *values)
+
+    async def look(self, name: str, kind: str) -> tuple[str, ...]:
+        return (await Resolver((("127.0.0.1", self.port),)).look(name, kind)).values
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 15) -> None:

@@ -85,8 +85,11 @@ class Account:
         self._local = threading.local()
         self._directory: messages.Directory | None = None
 
-    async def open(self, contact: str = "", eab: tuple[str, str] | None = None) -> None:
-        """Read the directory; find or make the account. `eab`: (key id, base64url HMAC key)."""
+    async def open(self, contact: str = "", eab: tuple[str, str] | None = None, existing: bool = False) -> None:
+        """Read the directory; find or make the account. `eab`: (key id, base64url HMAC key).
+
+        `existing`: do not make one; raises AcmeRefused when the CA does not know the key.
+        """
 
         def register(client: ClientV2) -> str:
             binding = None
@@ -94,7 +97,10 @@ class Account:
                 public = self._key.public_key()
                 binding = messages.ExternalAccountBinding.from_data(public, *eab, client.directory)
             wanted = messages.NewRegistration.from_data(
-                email=contact or None, terms_of_service_agreed=True, external_account_binding=binding
+                email=contact or None,
+                terms_of_service_agreed=True,
+                external_account_binding=binding,
+                only_return_existing=existing or None,
             )
             try:
                 return str(client.new_account(wanted).uri)

@@ -39,6 +39,25 @@ class Certificate:
         return self.not_after - self.not_before
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What planning needs to know of a stored certificate; read without opening its seal."""
+
+    serial: str
+    ca: str
+    not_before: int
+    not_after: int
+
+
+def facts(value: bytes) -> Facts | None:
+    """The facts of a stored record; None when it cannot be read (a new certificate will replace it)."""
+    try:
+        record = json.loads(value)
+        return Facts(record["serial"], record["ca"], int(record["not_before"]), int(record["not_after"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def certificate(host: str, chain: str, key: bytes, ca: str) -> Certificate:
     """A checked Certificate. Raises BadInput when chain and key do not belong together or do not fit the host."""
     try:
@@ -81,6 +100,9 @@ class Vault:
             "chain": certificate.chain,
             "key": self._seal.seal(certificate.key).decode(),
             "ca": certificate.ca,
+            "serial": certificate.serial,
+            "not_before": certificate.not_before,
+            "not_after": certificate.not_after,
         }
         await self._store.put(keys.cert(certificate.host), json.dumps(record).encode())
 

@@ -1,0 +1,232 @@
+"""One host's certificate, from pre-flight to the store. Invariant: one node at a time orders for a host (store
+lock); an order the CA knows is gone on with, not made again; the old certificate stays until the new one is
+stored; every way it can end leaves one sentence in `Progress.error`.
+
+1. lock; somebody else was quicker: done
+2. not before `next_at` (back-off, the CA's Retry-After)
+3. the order under way, if there is one; else pre-flight, budget, new order
+4. challenges: HTTP-01 through the store, DNS-01 by update in delegated zones
+5. finalize, download, store; the host is live
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from brandproxy.acme import Account, AcmeAway, AcmeRefused, Challenge, Order, ari_of, key_pem, new_key
+from brandproxy.certs import progress
+from brandproxy.certs.accounts import Accounts
+from brandproxy.certs.budget import Budget, OverBudget
+from brandproxy.certs.preflight import DnsUnknown, NotReady, Preflight
+from brandproxy.certs.progress import Pending, Progress
+from brandproxy.certs.vault import Certificate, Vault, certificate, covers
+from brandproxy.context import Context
+from brandproxy.core import caa
+from brandproxy.dnsupdate import UpdateAway, Updater, UpdateRefused, open_updater
+from brandproxy.errors import BadInput, BadSettings
+from brandproxy.model import Host
+from brandproxy.onboarding import Looker
+from brandproxy.store import keys
+from brandproxy.store.seal import open_seal
+
+log = logging.getLogger(__name__)
+
+_ORDER_LASTS = 3600.0  # seconds an order under way is gone on with
+_WAIT = 60.0  # seconds until another try when nothing was wrong with the host
+_PROPAGATION = 60.0  # seconds for our secondaries to take over a challenge record
+_SKEW = 300.0  # seconds our clock may differ from the CA's
+
+
+class Orders:
+    def __init__(self, context: Context, now: Callable[[], float] = time.time) -> None:
+        settings = context.settings
+        self._store, self._settings, self._now = context.store, settings.certs, now
+        self._seal = open_seal(settings)
+        self.vault = Vault(context.store, self._seal)
+        self.accounts = Accounts(context.store, self._seal, settings.certs)
+        self.budget = Budget(context.store, settings.certs)
+        self._looker = Looker(settings)
+        self._preflight = Preflight(context.store, settings, self._looker)
+        self._updater = open_updater(settings.dns)
+        self._directory = context.directory
+
+    async def obtain(self, host: Host, old: Certificate | None, force: bool = False) -> Certificate | None:
+        """A new certificate for the host in place of `old`; None when there is none now, `Progress` tells why.
+
+        `force`: whatever the back-off says. Raises Locked while another node is at it, StoreUnavailable.
+        """
+        async with self._store.lock(f"acme/{host.zone or host.name}"):
+            present = await self.vault.get(host.name)
+            if present is not None and (old is None or present.serial != old.serial):
+                return present
+            shared = await self._sibling(host, old)
+            if shared is not None:
+                await self.vault.put(shared)
+                return shared
+            before = await progress.read(self._store, host.name)
+            if before.next_at > self._now() and not force:
+                return None
+            fresh, after = await self._tried(host, present, before)
+            if fresh is not None:
+                await self.vault.put(fresh)
+                after = Progress(serial=fresh.serial)
+            await progress.write(self._store, host.name, after)
+            return fresh
+
+    async def _sibling(self, host: Host, old: Certificate | None) -> Certificate | None:
+        """A newer wildcard certificate of another host in the same delegated zone: one order serves them all."""
+        beside = [h.name for h in self._directory.hosts() if host.zone and h.zone == host.zone]
+        for name in beside:
+            found = await self.vault.get(name) if name != host.name else None
+            newer = found is not None and found.not_after > (old.not_after if old else self._now() + _WAIT)
+            if found is not None and newer and covers(found.names, host.name):
+                return certificate(host.name, found.chain, found.key, found.ca)
+        return None
+
+    async def _tried(
+        self, host: Host, present: Certificate | None, before: Progress
+    ) -> tuple[Certificate | None, Progress]:
+        """The new certificate, or what to remember of the failure."""
+        now = self._now()
+        url = self._authority(before)
+        try:
+            return await self._ordered(host, present, before, url), before
+        except OverBudget as over:
+            return None, before.waiting(str(over), "over-budget", over.free_at)
+        except DnsUnknown as unknown:
+            return None, before.waiting(str(unknown), "dns-failing", now + _WAIT)
+        except NotReady as fault:
+            return None, before.failed(str(fault), fault.code, now)
+        except AcmeRefused as refused:
+            return None, await self._refused(host, before, url, refused)
+        except AcmeAway as away:  # an order under way is gone on with when the CA is back
+            pending = (await progress.read(self._store, host.name)).pending
+            failed = before.failed(str(away), "ca-away", now, away.retry_at)
+            return None, replace(failed, pending=pending)
+        except (UpdateAway, UpdateRefused) as fault:
+            return None, before.failed(str(fault), "dns-update", now)
+        except (BadInput, BadSettings) as fault:
+            return None, before.failed(f"the CA's answer cannot be used: {fault}", "ca-answer", now)
+
+    async def _refused(self, host: Host, before: Progress, url: str, refused: AcmeRefused) -> Progress:
+        if refused.code in ("unauthorized", "connection", "dns", "caa", "tls", "incorrectResponse"):
+            await self.budget.failed(url, host.name, self._now())
+        if refused.code == "accountDoesNotExist":
+            self.accounts.forget(url)
+        return before.failed(str(refused), refused.code or "refused", self._now(), refused.retry_at)
+
+    def _authority(self, before: Progress) -> str:
+        """The CA to ask: the second one every other time, once the first has failed twice in a row."""
+        if before.pending is not None:
+            return before.pending.ca
+        second = self._settings.fallback and before.failures >= 2 and before.failures % 2 == 0
+        return self._settings.fallback if second else self._settings.ca
+
+    async def _ordered(self, host: Host, present: Certificate | None, before: Progress, url: str) -> Certificate:
+        account = await self.accounts.open(url)
+        if abs(account.skew) > _SKEW:
+            raise NotReady(
+                f"this machine's clock is {abs(account.skew):.0f} s away from the CA's; nothing is ordered",
+                "clock",
+            )
+        pending, order = await self._resumed(account, before)
+        if pending is None or order is None:
+            pending, order = await self._begun(account, host, present, before)
+        pem = self._seal.open(pending.key.encode())
+        csr = _request(pem, pending.names)
+        if order.status == "pending":
+            kind = "dns-01" if host.zone else "http-01"
+            async with self._answered(host, await account.challenges(order, kind)) as challenges:
+                for challenge in challenges:
+                    await account.answer(challenge)
+                order = await account.settle(order)
+        chain = await account.finish(order, csr)
+        return certificate(host.name, chain, pem, url)
+
+    async def _resumed(self, account: Account, before: Progress) -> tuple[Pending | None, Order | None]:
+        """The order under way, as far as the CA still knows it and it can still succeed."""
+        pending = before.pending
+        if pending is None or pending.ca != account.url or pending.at < self._now() - _ORDER_LASTS:
+            return None, None
+        try:
+            order = await account.resume(pending.uri)
+        except AcmeRefused:
+            return None, None
+        return (None, None) if order.status == "invalid" else (pending, order)
+
+    async def _begun(
+        self, account: Account, host: Host, present: Certificate | None, before: Progress
+    ) -> tuple[Pending, Order]:
+        if host.zone:
+            await self._primary().replace(host.zone, host.name, "CNAME", f"{host.target}.")
+        await self._preflight.check(host, caa.Issuer(self._settings.caa_names, account.uri))
+        names = (host.zone, f"*.{host.zone}") if host.zone else (host.name,)
+        by_ca = present is not None and present.ca == account.url and before.from_ca
+        if not by_ca:
+            await self.budget.take(account.url, host.name, names, present is not None, self._now())
+        pem = key_pem(new_key())
+        replaces = ari_of(_leaf(present)) if present is not None and present.ca == account.url else ""
+        order = await account.order(_request(pem, names), names, self._settings.profile, replaces)
+        sealed = self._seal.seal(pem).decode()
+        pending = Pending(account.url, order.uri, sealed, names, self._now())
+        await progress.write(self._store, host.name, replace(before, pending=pending))
+        return pending, order
+
+    @asynccontextmanager
+    async def _answered(self, host: Host, challenges: list[Challenge]) -> AsyncIterator[list[Challenge]]:
+        """Answers in place while the block runs, and gone afterwards."""
+        try:
+            for challenge in challenges:
+                await self._put(host, challenge)
+            yield challenges
+        finally:
+            for challenge in challenges:
+                await self._take_back(host, challenge)
+
+    async def _put(self, host: Host, challenge: Challenge) -> None:
+        if not host.zone:
+            await self._store.put(keys.challenge(challenge.token), challenge.answer.encode())
+            return
+        name = f"_acme-challenge.{challenge.name}"
+        await self._primary().add(host.zone, name, "TXT", challenge.answer)
+        end = time.monotonic() + _PROPAGATION
+        while challenge.answer not in (await self._looker.resolver.look(name, "TXT")).values:
+            if time.monotonic() > end:
+                raise NotReady(f"the name servers of {host.zone} do not take over our records", "dns-update")
+            await asyncio.sleep(0.5)
+
+    def _primary(self) -> Updater:
+        if self._updater is None:
+            raise NotReady("no primary is set that takes DNS updates (dns.update_server)", "dns-update")
+        return self._updater
+
+    async def _take_back(self, host: Host, challenge: Challenge) -> None:
+        if not host.zone:
+            await self._store.delete(keys.challenge(challenge.token))
+            return
+        if self._updater is not None:
+            try:
+                name = f"_acme-challenge.{challenge.name}"
+                await self._updater.remove(host.zone, name, "TXT", challenge.answer)
+            except (UpdateAway, UpdateRefused) as fault:
+                log.warning("certificates: challenge record of %s stays: %s", challenge.name, fault)
+
+
+def _leaf(present: Certificate) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(present.chain.encode())[0]
+
+
+def _request(pem: bytes, names: tuple[str, ...]) -> bytes:
+    """A signing request with an empty subject: the CA names the certificate (RFC 8555 §7.4)."""
+    key = serialization.load_pem_private_key(pem, None)
+    dns = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(dns, False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)  # type: ignore[arg-type]

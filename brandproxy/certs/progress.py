@@ -1,0 +1,68 @@
+"""What is remembered of a host between orders, under `acme/host/<name>`: back-off, an order under way, the
+instant of renewal. It is written under the host's lock only, so that it survives restarts and is never torn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from pydantic import TypeAdapter
+
+from brandproxy.core.renewal import backoff
+from brandproxy.store import Store, keys
+
+PREFIX = keys.acme("host", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An order the CA knows: whoever comes next goes on with it instead of making another."""
+
+    ca: str
+    uri: str
+    key: str = field(repr=False)  # certificate key, sealed
+    names: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`next_at`: not before. `error`: one sentence for people. `renew_at` belongs to the leaf `serial`."""
+
+    failures: int = 0
+    next_at: float = 0.0
+    error: str = ""
+    code: str = ""
+    pending: Pending | None = None
+    serial: str = ""
+    renew_at: int = 0
+    from_ca: bool = False  # `renew_at` was suggested by the CA (ARI): such renewals are free of its limits
+    ask_at: float = 0.0  # when to ask the CA again for its window
+
+    def failed(self, error: str, code: str, now: float, retry_at: float = 0.0) -> Progress:
+        failures = self.failures + 1
+        next_at = max(now + backoff(failures), retry_at)
+        return replace(self, failures=failures, next_at=next_at, error=error, code=code, pending=None)
+
+    def waiting(self, error: str, code: str, until: float) -> Progress:
+        """Not a failure: nothing was tried."""
+        return replace(self, next_at=until, error=error, code=code)
+
+
+_PROGRESS = TypeAdapter(Progress)
+
+
+def load(value: bytes) -> Progress:
+    """As stored; what cannot be read is as if nothing was known."""
+    try:
+        return _PROGRESS.validate_json(value)
+    except ValueError:
+        return Progress()
+
+
+async def read(store: Store, host: str) -> Progress:
+    entry = await store.get(PREFIX + host)
+    return Progress() if entry is None else load(entry.value)
+
+
+async def write(store: Store, host: str, progress: Progress) -> None:
+    await store.put(PREFIX + host, _PROGRESS.dump_json(progress))

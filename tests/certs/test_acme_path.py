@@ -1,0 +1,43 @@
+"""From `host add` to a certificate by a real CA, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import time
+
+from brandproxy.certs import Vault
+from brandproxy.model import HostState
+from brandproxy.store import keys
+from brandproxy.store.seal import open_seal
+from tests.certs.acme_fixtures import World, control, knot, until_state, world
+
+__all__ = ["knot", "world"]
+
+
+async def test_a_host_comes_alive_by_its_records_alone(world: World) -> None:
+    async with world.context() as context, control(context):
+        host = await world.host(context, "links.acme.test")
+        began = time.monotonic()
+        await until_state(context, host.name, HostState.LIVE)
+        print(f"live after {time.monotonic() - began:.1f} s")
+        found = await Vault(context.store, open_seal(context.settings)).get(host.name)
+        assert found is not None
+        assert found.names == (host.name,)
+        assert found.ca == world.pebble.url
+        assert await context.store.list(keys.CHALLENGE) == []
+        await world.knot.put(host.name, "CNAME")
+
+
+async def test_a_delegated_zone_gets_one_wildcard_for_all_its_hosts(world: World) -> None:
+    async with world.context() as context, control(context):
+        first = await world.host(context, "links.mail.acme.test", zone="mail.acme.test")
+        await until_state(context, first.name, HostState.LIVE)
+        second = await world.host(context, "news.mail.acme.test", zone="mail.acme.test")
+        await until_state(context, second.name, HostState.LIVE)
+        vault = Vault(context.store, open_seal(context.settings))
+        one, two = await vault.get(first.name), await vault.get(second.name)
+        assert one is not None
+        assert two is not None
+        assert set(one.names) == {"mail.acme.test", "*.mail.acme.test"}
+        assert one.serial == two.serial
+        assert (await world.knot.look("_acme-challenge.mail.acme.test", "TXT")) == ()
+        assert (await world.knot.look(first.name, "CNAME")) == (first.target,)
