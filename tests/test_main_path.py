@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from brandproxy.demo.client import Analyst, Recipient
 from brandproxy.demo.server import Ports, Server
 from tests.conftest import free_port
+
+HTML = b"""From: a@acme.example\r\nTo: b@example.net\r\nSubject: x\r\nMIME-Version: 1.0\r\n\
+Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+<a href="https://acme.example/p?b=2&amp;a=1&copy=2@x%20y&q=\xc3\xa4#frag?z">x</a>\r\n"""
+MEANT = "https://acme.example/p?b=2&a=1&copy=2@x%20y&q=%C3%A4#frag?z"
 
 
 @pytest.fixture
@@ -49,6 +58,37 @@ def test_the_demo_names_the_step_that_fails(demo: dict[str, str], tmp_path: Path
     assert b"Traceback" not in walked.stderr
 
 
+def test_an_answered_click_survives_kill_9_and_counts_once(demo: dict[str, str], tmp_path: Path) -> None:
+    rewritten = brandproxy(demo, "rewrite", "--tenant", "demo", "--message", "kill-9", stdin=HTML)
+    assert rewritten.returncode == 0, rewritten.stderr.decode()
+    link = rewritten.stdout.split(b'href="')[1].split(b'"')[0].decode()
+    data = Path(demo["BRANDPROXY_DATA"])
+    key = brandproxy(demo, "key", "create").stdout.decode().strip()
+    recipient = Recipient(data / "dev-ca.pem")
+
+    server = start(demo)
+    answer = recipient.get(link)
+    server.kill()
+    server.wait()
+    wait_until_silent(int(demo["BRANDPROXY_EDGE_HTTPS"].rpartition(":")[2]))
+    assert (answer.status_code, answer.headers["location"]) == (302, MEANT)
+
+    again = start(demo)
+    try:
+        analyst = Analyst("http://" + demo["BRANDPROXY_CONTROL_LISTEN"], key)
+        events = analyst.wait_for_events("kill-9", 1)
+        time.sleep(1)  # a second delivery of the same segment would show up now
+        assert len(analyst.wait_for_events("kill-9", 1)) == 1
+        assert events[0]["url"] == "https://acme.example/p?b=2&a=1&copy=2@x%20y&q=ä#frag?z"
+        flipped = link[:-1] + ("A" if link[-1] != "A" else "B")
+        refused = recipient.get(flipped)
+        assert refused.status_code == 404
+        assert "location" not in refused.headers
+    finally:
+        again.send_signal(signal.SIGTERM)
+        again.wait(20)
+
+
 def test_a_second_server_on_the_same_data_is_refused_with_the_way_out(demo: dict[str, str]) -> None:
     server = start(demo)
     try:
@@ -58,6 +98,27 @@ def test_a_second_server_on_the_same_data_is_refused_with_the_way_out(demo: dict
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
+
+
+def test_a_token_can_be_looked_into(demo: dict[str, str]) -> None:
+    rewritten = brandproxy(demo, "rewrite", "--tenant", "demo", "--campaign", "autumn", stdin=HTML)
+    link = rewritten.stdout.split(b'href="')[1].split(b'"')[0].decode()
+    shown = json.loads(brandproxy(demo, "token", "show", link, "--json").stdout)
+    assert shown["url"] == "https://acme.example/p?b=2&a=1&copy=2@x%20y&q=ä#frag?z"
+    assert shown["campaign"] == "autumn"
+    forged = brandproxy(demo, "token", "show", link[:-1] + ("A" if link[-1] != "A" else "B"))
+    assert forged.returncode == 1
+
+
+def wait_until_silent(port: int) -> None:
+    """Until the killed server's workers, which finish what they had accepted, have let go of the port."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.05)
+    raise AssertionError("the workers outlive their server")
 
 
 def start(demo: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -12,8 +12,8 @@
 - `metrics`    alarm figures
 """
 
-from brandproxy.certs.copies import mirror
+from brandproxy.certs.copies import first_copy, mirror
 from brandproxy.certs.upkeep import maintain
 from brandproxy.certs.vault import Certificate, Vault
 
-__all__ = ["Certificate", "Vault", "maintain", "mirror"]
+__all__ = ["Certificate", "Vault", "first_copy", "maintain", "mirror"]

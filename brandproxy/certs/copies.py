@@ -52,6 +52,19 @@ async def mirror(context: Context, changed: Callable[[str], None] | None = None)
             await asyncio.sleep(_RETRY)
 
 
+async def first_copy(context: Context, patience: float = 3.0) -> None:
+    """What an edge does before it answers: after a restart or a move, no handshake finds its certificate missing.
+
+    Ends after `patience` seconds, or with the store away, all the same: `mirror` goes on from what is there.
+    """
+    vault = Vault(context.store, open_seal(context.settings))
+    try:
+        async with asyncio.timeout(patience):
+            await copy(vault, Folder(context.settings.certs_directory, lambda host: None))
+    except (Retryable, OSError) as error:
+        log.warning("certificates: no first copy, serving what is there: %s", error)
+
+
 async def copy(vault: Vault, folder: Folder) -> None:
     """One full copy, removals too. Raises OSError, Retryable."""
     records = await vault.everything()

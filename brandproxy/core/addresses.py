@@ -14,6 +14,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Public by registry, private by use: metadata and name servers that cloud machines reach without a route.
 _METADATA = frozenset(map(ipaddress.ip_address, ("168.63.129.16",)))
+_PROTOCOLS = ipaddress.IPv4Network(
+    "192.0.0.0/24"
+)  # RFC 6890; `is_global` of older Pythons knows a part of it only
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")  # RFC 3879
 _COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291 §2.5.5.1
@@ -35,7 +38,7 @@ def refusal(text: str, allowed: Iterable[Network] = ()) -> str | None:
 def _public(address: Address) -> bool:
     if address.is_multicast or address.is_reserved or address in _METADATA:
         return address.version == 6 and any(address in network for network in _NAT64)
-    return address.is_global and not (address.version == 6 and address in _SITE_LOCAL)
+    return address.is_global and address not in (_SITE_LOCAL if address.version == 6 else _PROTOCOLS)
 
 
 def _hidden(address: Address) -> list[Address]:

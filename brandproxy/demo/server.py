@@ -42,9 +42,9 @@ class Ports:
         }
 
 
-def choose_ports() -> Ports:
-    """The well-known demo ports where they are free, others otherwise."""
-    return Ports(*(_free(port) for port in (8080, 8443, 8090)))
+def choose_ports(known: bool) -> Ports:
+    """Free ports; with `known` those that people remember, where they are free."""
+    return Ports(*(_free(port if known else 0) for port in (8080, 8443, 8090)))
 
 
 class Server:
@@ -57,7 +57,8 @@ class Server:
         self.child: subprocess.Popen[bytes]
 
     def __enter__(self) -> Server:
-        with self.log.open("ab") as log:
+        self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.log.open("wb") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "brandproxy", "serve"],
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -89,7 +90,8 @@ class Server:
                 raise DemoFailed(
                     f"the server does not answer on {waiting}; its log: {self.log}\n{_tail(self.log)}"
                 )
-            waiting = [port for port in waiting if not _answers(port)]
+            if "edge: " in self.log.read_text():  # its workers are ours and ready, whoever held the port before
+                waiting = [port for port in waiting if not _answers(port)]
             time.sleep(0.05)
 
 

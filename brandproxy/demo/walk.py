@@ -66,7 +66,7 @@ def run(once: bool, message: Path | None) -> int:
 
 
 def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
-    stage = asyncio.run(_prepare())
+    stage = asyncio.run(_prepare(known_ports=not once))
     _held(
         console,
         f"tenant [bold]{SLUG}[/bold] on {HOST}, certificate by the demo's own CA ({stage.data}/dev-ca.pem)",
@@ -84,8 +84,8 @@ def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
             _stay(console, stage, links)
 
 
-async def _prepare() -> Stage:
-    ports = choose_ports()
+async def _prepare(known_ports: bool) -> Stage:
+    ports = choose_ports(known_ports)
     os.environ.update(ports.environment())
     settings = load()
     (settings.data / "demo").mkdir(parents=True, exist_ok=True, mode=0o700)

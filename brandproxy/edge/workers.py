@@ -23,7 +23,9 @@ import sys
 import time
 import traceback
 
+from brandproxy import certs
 from brandproxy.config import Settings
+from brandproxy.context import open_context
 from brandproxy.edge.tls import base_context
 from brandproxy.edge.worker import Listeners, serve
 
@@ -39,6 +41,7 @@ _PR_SET_PDEATHSIG = 1
 def run(settings: Settings) -> None:
     """Serve until SIGTERM. Raises OSError when an address cannot be bound."""
     _raise_file_limit()
+    asyncio.run(_first_certificates(settings))
     listeners = Listeners(_bind(settings.edge.http), _bind(settings.edge.https), base_context())
     # The parent takes its signals one by one in `sigtimedwait`; workers undo this.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -55,6 +58,11 @@ def run(settings: Settings) -> None:
             item.close()
         os.close(reader)
         os.close(writer)
+
+
+async def _first_certificates(settings: Settings) -> None:
+    async with open_context(settings, actor="edge", replica=True) as context:
+        await certs.first_copy(context)
 
 
 def _watch(workers: dict[int, int], settings: Settings, listeners: Listeners, ready: int) -> None:
