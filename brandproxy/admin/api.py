@@ -14,6 +14,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from brandproxy import access, blocks, web
+from brandproxy.admin import assets
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
 from brandproxy.admin.views import (
@@ -35,6 +36,7 @@ from brandproxy.context import Context
 from brandproxy.core import names
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.model import Block, BlockKind, Host, HostState, Tenant
+from brandproxy.storage import origins
 from brandproxy.store import keys
 
 _PAGE = 500
@@ -79,7 +81,7 @@ async def change_tenant(call: Call) -> TenantView:
     if wanted.origins is not None:
         call.operator()  # an origin names what our own machines read
         for origin in wanted.origins:
-            names.slug(origin.name)
+            origins.check(origin, call.context.settings.assets.hosts)
     fields = {name: value for name, value in vars(wanted).items() if value is not None}
     what = f"tenant.change {', '.join(sorted(fields)) or 'nothing'}"
     return _view(await call.registry.change_tenant(slug, lambda tenant: replace(tenant, **fields), what))
@@ -232,6 +234,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", "/v1/audit", "Who did what, newest first", audit, AuditPage,
         query=(("subject", "only about this"), ("before", "the page behind this id")),
     ),
+    *assets.OPERATIONS,
 )  # fmt: skip
 
 PATHS: dict[str, Any] = path_items(OPERATIONS, "admin")

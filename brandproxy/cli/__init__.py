@@ -19,6 +19,8 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("audit", None),
     ("tenant", "tenant"),
     ("host", "host"),
+    ("origin", "origin"),
+    ("cache", "cache"),
     ("token", "token"),
     ("key", "key"),
     ("config", "config"),

@@ -50,8 +50,13 @@ class Edge:
         store = self.context.store
         await self.links.kill.load(store)
         await self.challenges.load()
-        self.context.directory.changed += [self.links.kill.apply, self.challenges.apply]
-        self.context.directory.reloaded += [self.links.kill.load, lambda _store: self.challenges.load()]
+        await self.assets.load(store)
+        self.context.directory.changed += [self.links.kill.apply, self.challenges.apply, self.assets.apply]
+        self.context.directory.reloaded += [
+            self.links.kill.load,
+            lambda _store: self.challenges.load(),
+            self.assets.load,
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

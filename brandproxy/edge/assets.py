@@ -22,11 +22,13 @@ from brandproxy.core.media import compressible
 from brandproxy.directory import Site
 from brandproxy.fetch import Fetcher
 from brandproxy.model import Origin
+from brandproxy.storage import purge
 from brandproxy.storage.base import ObjectMissing, StorageFailed
 from brandproxy.storage.bodies import Body, Key
 from brandproxy.storage.cache import Cache
 from brandproxy.storage.disk import Disk
 from brandproxy.storage.origins import Origins
+from brandproxy.store import Change, Store
 from brandproxy.store.seal import open_seal
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,13 @@ class Assets:
     async def start(self) -> None:
         await self.cache.start()
         self._sweeping = asyncio.create_task(self._sweep())
+
+    async def load(self, store: Store) -> None:
+        """Obey what was purged while nobody listened. Hand every later Change of the feed to `apply`."""
+        await purge.obey_all(store, self.cache, self._disk)
+
+    def apply(self, change: Change) -> None:
+        purge.apply(change, self.cache, self._disk)
 
     async def close(self) -> None:
         if self._sweeping is not None:

@@ -3,8 +3,8 @@
 Invariant: a file under its final name is whole. It is written beside, flushed, and renamed; its footer tells
 the lengths, and a file that does not add up (a crash, a full disk, a bad sector) is removed, not served.
 
-    cache/<tenant>/<object>.<form>     body, JSON, footer: length of the JSON (4 bytes), `_MAGIC`
-    cache/.tmp/                        files being written;  cache/.lock/  who is fetching what
+    cache/<tenant>/<object, 2 digits>/<object>.<form>    body, JSON, footer: length of the JSON, `_MAGIC`
+    cache/.tmp/     files being written, folders to be removed        cache/.lock/    who is fetching what
 
 `<object>` hashes origin name and path, `<form>` the storage's URL, coding and variant: an object is purged in
 all its forms by its name. The modification time is when storage last confirmed it, shared by the workers; the
@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import struct
 import time
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Name:
 
     @property
     def text(self) -> str:
-        return f"{self.tenant}/{self.object}.{self.form}"
+        return f"{self.tenant}/{self.object[:2]}/{self.object}.{self.form}"
 
 
 class File:
@@ -140,7 +141,7 @@ class Disk:
         os.fdatasync(file.descriptor)
         os.utime(file.descriptor, (time.time(), fetched_at))
         path = self._folder / name.text
-        path.parent.mkdir(exist_ok=True, mode=0o700)
+        path.parent.mkdir(exist_ok=True, parents=True, mode=0o700)
         os.replace(file.scratch, path)
         file.scratch = None
 
@@ -152,8 +153,18 @@ class Disk:
             pass
 
     def forget(self, tenant: str, object_: str = "", before: float = math.inf) -> None:
-        """Remove an object in all its forms, or all of a tenant's, as far as fetched before a time."""
-        for path in (self._folder / tenant).glob(f"{object_ or '*'}.*"):
+        """Remove an object in all its forms, or all of a tenant's, as far as fetched before a time.
+
+        Quick unless a time is given: a tenant's folder is moved away whole, and emptied by `sweep`.
+        """
+        folder = self._folder / tenant
+        if not object_ and before == math.inf:
+            try:
+                os.replace(folder, self._tmp / f"{tenant}.{os.getpid()}.{time.monotonic_ns()}")
+            except OSError:
+                pass  # nothing there, or another process was faster
+            return
+        for path in folder.glob(f"{object_[:2]}/{object_}.*" if object_ else "*/*"):
             kept = self.find(Name(tenant, *path.name.split(".", 1))) if before < math.inf else None
             if kept is None or kept.fetched_at <= before:
                 _unlink(path)
@@ -200,14 +211,16 @@ class Disk:
         abandoned = time.time() - _ABANDONED
         for path in (*self._tmp.iterdir(), *self._locks.iterdir()):
             try:
-                if path.is_file() and path.stat().st_mtime < abandoned:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.stat().st_mtime < abandoned:
                     _unlink(path)
             except OSError:
                 pass
         return total
 
     def _files(self) -> Iterator[tuple[os.stat_result, Path]]:
-        for path in self._folder.glob("[!.]*/*"):
+        for path in self._folder.glob("[!.]*/*/*"):
             try:
                 yield path.stat(), path
             except OSError:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from brandproxy.config import Settings
+from brandproxy.core import names, objects
 from brandproxy.core.names import host_matches
+from brandproxy.core.urls import refusal as url_refusal
 from brandproxy.errors import BadInput
 from brandproxy.fetch import Fetcher
 from brandproxy.model import Origin
@@ -114,6 +116,18 @@ class Origins:
 
 def urls(origin: Origin) -> tuple[str, ...]:
     return (origin.url, origin.failover) if origin.failover else (origin.url,)
+
+
+def check(origin: Origin, hosts: str) -> None:
+    """Raises BadInput naming what is wrong with an origin."""
+    names.slug(origin.name)
+    for url in urls(origin):
+        check_url(url, hosts)
+    for prefix in origin.public:
+        if url_refusal(prefix) is not None:
+            raise BadInput(f"public prefix {prefix[:80]!r}: {url_refusal(prefix)}", "Use https://host/path/.")
+    if origin.variant and objects.variant(origin.variant) is None:
+        raise BadInput(f"no image variant {origin.variant[:40]!r}", "Use e.g. w1200, webp or w1200-webp.")
 
 
 def check_url(url: str, hosts: str = "") -> None:

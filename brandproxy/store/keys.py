@@ -6,6 +6,7 @@ access/<id>          API key (hash, scope)     cert/<name>         certificate c
 challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
 watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
+purge/<slug>/<object>  order to forget a cached object, or all (empty)
 """
 
 TENANT = "tenant/"
@@ -19,6 +20,7 @@ WATCH = "watch/"
 ZONE = "zone/"
 BLOCK = "block/"
 AUDIT = "audit/"
+PURGE = "purge/"
 
 
 def tenant(slug: str) -> str:
@@ -63,3 +65,7 @@ def block(block_id: str) -> str:
 
 def audit(entry_id: str) -> str:
     return AUDIT + entry_id
+
+
+def purge(slug: str, object_: str) -> str:
+    return f"{PURGE}{slug}/{object_}"

@@ -319,6 +319,8 @@ async def test_an_object_is_forgotten_in_all_its_forms_and_no_other(make: Make, 
     assert cache.peek(other) is not None
     disk.forget("acme")
     cache.forget("acme")
+    assert not (tmp_path / "cache" / "acme").exists()
+    disk.sweep(1 << 30, keep=1e9)
     assert files(tmp_path) == []
     assert cache.memory_bytes == 0
 
