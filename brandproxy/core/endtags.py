@@ -29,7 +29,7 @@ class EndTags(OpenElements):
             self.end_in_select(name)
         elif mode == "frameset":
             if name == "frameset" and len(self.stack) > 1:
-                self.stack.pop()
+                self.pop()
                 self.mode = mode if self.stack[-1].name == "frameset" else "done"
         elif mode == "done":
             return
@@ -43,12 +43,12 @@ class EndTags(OpenElements):
     def end_in_select(self, name: str) -> None:
         top, below = self.stack[-1].name, self.stack[-2].name
         if name == "option" and top == "option":
-            self.stack.pop()
+            self.pop()
         elif name == "optgroup":
             if top == "option" and below == "optgroup":
-                self.stack.pop()
+                self.pop()
             if self.stack[-1].name == "optgroup":
-                self.stack.pop()
+                self.pop()
         elif name == "select":
             if node := self.find(("select",), frozenset()):
                 self.pop_through(node)
@@ -75,7 +75,7 @@ class EndTags(OpenElements):
         elif mode == "rows" and name in ROW_GROUPS:
             if self.find((name,), TABLE_SCOPE):
                 self.clear_to(ROW_GROUPS)
-                self.stack.pop()
+                self.pop()
                 self.mode = "table"
         elif name == "table" and (mode == "table" or self.end_rows()):
             self.end_table()
@@ -97,9 +97,9 @@ class EndTags(OpenElements):
             self.adopt(name)
         elif name == "form":
             node, self.form = self.form, None
-            if node is not None and node in self.stack and self.find(("form",), SCOPE):
+            if node is not None and node.open and self.find(("form",), SCOPE):
                 self.end_implied()
-                self.stack.remove(node)
+                self.remove(node)
         elif name == "p":
             self.close_p()
         elif name == "br":
@@ -116,7 +116,7 @@ class EndTags(OpenElements):
             self.end_other(name)
 
     def end_other(self, name: str) -> None:
-        for node in reversed(self.stack):
+        for node in reversed(self.stack if self.count.get(name) else ()):
             if node.name == name and node.key != "svg foreignobject":  # it is ended in foreign content only
                 self.end_implied(name)
                 self.pop_through(node)
@@ -140,7 +140,7 @@ class EndTags(OpenElements):
         return node is not None
 
     def end_colgroup(self) -> bool:
-        self.stack.pop()
+        self.pop()
         self.mode = "table"
         return True
 
@@ -148,7 +148,7 @@ class EndTags(OpenElements):
         if not self.find(("tr",), TABLE_SCOPE):
             return False
         self.clear_to(("tr",))
-        self.stack.pop()
+        self.pop()
         self.mode = "rows"
         return True
 
@@ -156,7 +156,7 @@ class EndTags(OpenElements):
         if not self.find(ROW_GROUPS, TABLE_SCOPE):
             return False
         self.clear_to(ROW_GROUPS)
-        self.stack.pop()
+        self.pop()
         self.mode = "table"
         return True
 
@@ -175,7 +175,7 @@ class EndTags(OpenElements):
             if element is None:
                 self.end_other(name)
                 return
-            if element not in self.stack:
+            if not element.open:
                 self.formatting.remove(element)
                 return
             if self.find((name,), SCOPE) is None:
@@ -204,4 +204,8 @@ class EndTags(OpenElements):
         clone = Node(element.name)
         self.formatting.insert(bookmark, clone)
         self.formatting.remove(element)
+        for node in self.stack[at:inner]:
+            if node not in kept:
+                self.left(node)
         self.stack[at : inner + 1] = [*reversed(kept), block, clone]
+        self.entered(clone)

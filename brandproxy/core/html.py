@@ -14,8 +14,8 @@ in any of these places.
 How a text is read:
 1. Fast: one pattern passes over text and over all tags that hold nothing of interest; the few others are
    looked at one by one. What is open does not matter, as in nearly every mail.
-2. When a tag appears that makes it matter (svg, math, select, frameset, plaintext, an opt-out mark), from the
-   start again with every tag shown to a `Tree`, which knows the open elements.
+2. When a tag appears that makes it matter (svg, math, select, frameset, plaintext, an opt-out mark on anything
+   but a link), from the start again with every tag shown to a `Tree`, which knows the open elements.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ from brandproxy.core.tokenizer import (
     raw_end,
 )
 from brandproxy.core.tree import Tree
+from brandproxy.core.vocabulary import VOID
 
 __all__ = ["Found", "Scan", "scan"]
 
 _BLANK = "\t\n\f\r \0"
+_UNMARKED: Cover = ("", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class _Scanner:
         self.text = text
         self.tree = tree
         self.out = Collector(text)
-        self.in_comment = False
+        self.in_comment = self.unclosed = False  # inside a conditional comment; one that has no end
+        self.link_cover = _UNMARKED  # of the link that is open, when there is no tree
         self.pixel_at: int | None = None
         self.in_head: int | None = None  # how much was found before the body began
 
@@ -109,19 +112,24 @@ class _Scanner:
         if self.tree is not None and self.tree.foreign and self.text.startswith("<![CDATA[", pos):
             self.tree.text(False)
             return cdata_end(self.text, pos, end)
-        close = declaration_end(self.text, pos, end)
+        if self.in_comment and self.unclosed and self.text.startswith("<!--", pos):
+            close = -1  # the comment around it has no end: nor has this one, and looking again would cost
+        else:
+            close = declaration_end(self.text, pos, end)
         condition = CONDITION.match(self.text, pos, end if close < 0 else close)
         if condition is None:
             return close
-        if close < 0 and self.in_comment:
-            return condition.end()
+        if close < 0:
+            self.unclosed = True
+            if self.in_comment:
+                return condition.end()
         self.comment(condition.end(), end if close < 0 else max(close - 3, condition.end()))
         return close
 
     def comment(self, pos: int, end: int) -> None:
         """Read the content of a conditional comment as Outlook does: as HTML of its own."""
         out, tree = self.out, self.tree
-        outer, out.links = out.links, {}
+        outer, out.links, link_cover = out.links, {}, self.link_cover
         if tree is not None:
             self.tree = Tree(quirks=True)
             self.tree.open_body()
@@ -131,7 +139,8 @@ class _Scanner:
         self.run(pos, end)
         for name in tuple(out.links):
             out.end_link(name, end)
-        self.in_comment, self.tree, out.links = False, tree, outer
+        self.in_comment = self.unclosed = False
+        self.tree, out.links, self.link_cover = tree, outer, link_cover
 
     def end_tag(self, pos: int, end: int) -> int:
         head = NAME.match(self.text, pos, end)
@@ -143,6 +152,8 @@ class _Scanner:
             return -1
         name = head[1].lower()
         self.out.end_link(name, pos)
+        if name == "a":
+            self.link_cover = _UNMARKED
         if name == "form":
             self.out.post_form = False
         elif not self.in_comment and (name == "body" or (name == "html" and self.pixel_at is None)):
@@ -168,14 +179,14 @@ class _Scanner:
     def element(self, name: str, attributes: Attributes, pos: int, end: int) -> int:
         """A start tag that ends at `pos`; where to go on: after its raw text, if that is what follows."""
         out = self.out
-        cover = out.marks(attributes) if not attributes.keys().isdisjoint(MARKS) else ("", False)
+        cover = out.marks(attributes) if not attributes.keys().isdisjoint(MARKS) else _UNMARKED
         ns = ""
         if self.tree is not None:
             if not self.enter(self.tree, name, attributes, pos):
                 return pos
             ns, cover = self.tree.ns, self.covered(self.tree, cover)
-        elif name in HARD or cover != ("", False):
-            raise _TreeNeeded
+        else:
+            cover = self.covered_by_link(name, cover)
         out.end_link(name, pos)
         out.element(name, ns, attributes, pos, cover)
         if name == "base" and not self.in_comment and not ns:
@@ -186,6 +197,14 @@ class _Scanner:
         if name == "style":
             out.style_sheet(pos, end if close < 0 else close, cover)
         return close
+
+    def covered_by_link(self, name: str, own: Cover) -> Cover:
+        """Without a tree: marks of the element and of the link around it; links hold no links, so none nest."""
+        if name in HARD or (own != _UNMARKED and name != "a" and name not in VOID):
+            raise _TreeNeeded
+        if name == "a":
+            self.link_cover = own
+        return own[0] or self.link_cover[0], own[1] or self.link_cover[1]
 
     def enter(self, tree: Tree, name: str, attributes: Attributes, pos: int) -> bool:
         """Show the tree a start tag; False when it drops it."""

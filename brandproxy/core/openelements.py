@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from brandproxy.core.vocabulary import BUTTON_SCOPE, IMPLIED_END, ROW_GROUPS, SPECIAL
+from brandproxy.core.vocabulary import BUTTON_SCOPE, IMPLIED_END, SPECIAL
 
 _MAX_DEPTH = 512  # as in browsers: what is deeper becomes a sibling
+
+_MODES = {  # the insertion mode an open element asks for
+    "td": "cell", "th": "cell", "tr": "row", "tbody": "rows", "tfoot": "rows", "thead": "rows", "table": "table",
+    "caption": "caption", "colgroup": "colgroup", "select": "select", "frameset": "frameset",
+}  # fmt: skip
 
 
 class Node:
     """An open element: `ns` is "" (HTML), "svg" or "math"; off and private are its marks and its ancestors'."""
 
-    __slots__ = ("integration", "key", "name", "ns", "off", "private", "text_integration")
+    __slots__ = ("integration", "key", "name", "ns", "off", "open", "private", "text_integration")
 
     def __init__(self, name: str, ns: str = "", integration: bool = False) -> None:
         self.name, self.ns, self.off, self.private = name, ns, "", False
+        self.open = False  # on the stack
         self.key = f"{ns} {name}" if ns else name  # as scopes and special elements are listed
         self.integration = integration  # HTML integration point
         self.text_integration = ns == "math" and name in ("mi", "mo", "mn", "ms", "mtext")
@@ -24,6 +30,7 @@ class Node:
 class OpenElements:
     def __init__(self, quirks: bool) -> None:
         self.stack = [Node("html")]
+        self.count: dict[str, int] = {}  # how many of a name are open: what is not open is not looked for
         self.formatting: list[Node | None] = []  # None is a marker
         self.mode = "head"  # head body table caption colgroup rows row cell select frameset done
         self.quirks = quirks
@@ -46,13 +53,37 @@ class OpenElements:
 
     def append(self, node: Node) -> None:
         if len(self.stack) >= _MAX_DEPTH:
-            self.stack.pop()
+            self.pop()
         node.off, node.private = self.stack[-1].off, self.stack[-1].private
         self.stack.append(node)
+        self.entered(node)
         self.pushed = node
+
+    def entered(self, node: Node) -> None:
+        node.open = True
+        self.count[node.name] = self.count.get(node.name, 0) + 1
+
+    def left(self, node: Node) -> None:
+        node.open = False
+        self.count[node.name] -= 1
+
+    def pop(self) -> Node:
+        node = self.stack.pop()
+        self.left(node)
+        return node
+
+    def remove(self, node: Node) -> None:
+        if node.open:
+            self.stack.remove(node)
+            self.left(node)
+
+    def any_open(self, names: Collection[str]) -> bool:
+        return any(map(self.count.get, names))
 
     def find(self, names: Collection[str], scope: Collection[str]) -> Node | None:
         """The innermost open element of these names within a scope."""
+        if not self.any_open(names):
+            return None
         for node in reversed(self.stack):
             if node.name in names:
                 return node
@@ -61,23 +92,23 @@ class OpenElements:
         return None
 
     def pop_through(self, node: Node) -> None:
-        while self.stack.pop() is not node:
+        while self.pop() is not node:
             pass
 
     def clear_to(self, names: Collection[str]) -> None:
         while self.stack[-1].name not in names and len(self.stack) > 1:
-            self.stack.pop()
+            self.pop()
 
     def end_implied(self, but: str = "") -> None:
         while self.stack[-1].name in IMPLIED_END and self.stack[-1].name != but:
-            self.stack.pop()
+            self.pop()
 
     def close_p(self) -> None:
         if node := self.find(("p",), BUTTON_SCOPE):
             self.pop_through(node)
 
     def close_item(self, names: tuple[str, ...]) -> None:
-        for node in reversed(self.stack):
+        for node in reversed(self.stack if self.any_open(names) else ()):
             if node.name in names:
                 self.pop_through(node)
                 return
@@ -90,10 +121,8 @@ class OpenElements:
 
     def reset_mode(self) -> None:
         """§13.2.4.1 reset the insertion mode appropriately."""
-        modes = {"td": "cell", "th": "cell", "tr": "row", "caption": "caption", "colgroup": "colgroup"}
-        modes |= {"table": "table", "select": "select", "frameset": "frameset", "body": "body"}
-        modes |= dict.fromkeys(ROW_GROUPS, "rows")
-        self.mode = next((modes[node.key] for node in reversed(self.stack) if node.key in modes), "body")
+        open_ones = reversed(self.stack if self.any_open(_MODES) else ())
+        self.mode = next((_MODES[node.key] for node in open_ones if node.key in _MODES), "body")
 
     # -- active formatting elements --------------------------------------------------------------------
 
@@ -106,8 +135,7 @@ class OpenElements:
     def forget(self, node: Node) -> None:
         if node in self.formatting:
             self.formatting.remove(node)
-        if node in self.stack:
-            self.stack.remove(node)
+        self.remove(node)
 
     def limit_formatting(self, name: str) -> None:
         """At most three of a name since the last marker (§13.2.4.3; we do not look at their attributes)."""
@@ -128,7 +156,7 @@ class OpenElements:
     def reconstruct(self) -> None:
         """Open again the formatting elements that a block's end closed."""
         at = len(self.formatting)
-        while at and (node := self.formatting[at - 1]) is not None and node not in self.stack:
+        while at and (node := self.formatting[at - 1]) is not None and not node.open:
             at -= 1
         for again in range(at, len(self.formatting)):
             old = self.formatting[again]

@@ -61,7 +61,7 @@ class Tree(EndTags):
             return self.html_start("img" if name == "image" else name, attributes, closed)
         if name in BREAKOUT or (name == "font" and not attributes.keys().isdisjoint(("color", "face", "size"))):
             while self.stack[-1].ns and not (self.stack[-1].integration or self.stack[-1].text_integration):
-                self.stack.pop()
+                self.pop()
             return self.html_start(name, attributes, closed)
         self.ns = top.ns
         if not closed:
@@ -130,7 +130,7 @@ class Tree(EndTags):
         if name in ("option", "optgroup"):
             for inner in ("option", name):
                 if self.stack[-1].key == inner:
-                    self.stack.pop()
+                    self.pop()
             self.push(name)
             return True
         if name == "script":
@@ -181,7 +181,8 @@ class Tree(EndTags):
     def replace_body(self) -> bool:
         """A frameset in a body that shows nothing yet."""
         if self.frameset_ok:
-            self.stack[1:] = [Node("frameset")]
+            self.clear_to(("html",))
+            self.push("frameset")
             self.mode = "frameset"
         return self.frameset_ok
 
@@ -190,7 +191,7 @@ class Tree(EndTags):
         if name in BLOCKS and not (name == "table" and self.quirks):
             self.close_p()
         if name in HEADINGS and self.stack[-1].key in HEADINGS:
-            self.stack.pop()
+            self.pop()
         elif name in ("li", "dd", "dt"):
             self.close_item(("li",) if name == "li" else ("dd", "dt"))
             self.close_p()
@@ -200,7 +201,7 @@ class Tree(EndTags):
         elif name == "button" and self.find(("button",), SCOPE):
             self.html_end("button")
         elif name in ("option", "optgroup") and self.stack[-1].key == "option":
-            self.stack.pop()
+            self.pop()
         elif name in ("rp", "rt") and self.find(("ruby",), SCOPE):
             self.end_implied()
         if name == "nobr":

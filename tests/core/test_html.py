@@ -75,6 +75,7 @@ def test_what_no_client_follows_is_not_found(text: str) -> None:
 ])  # fmt: skip
 def test_marks_opt_out_the_element_and_what_is_in_it(mark: str) -> None:
     for text in (
+        f"<svg></svg><a {mark} href=http://1.com/>x</a><a href=http://2.com/>y</a>",
         f"<a {mark} href=http://1.com/>x</a><a href=http://2.com/>y</a>",
         f"<div {mark}><div></div><p><a href=http://1.com/>x</a></div><a href=http://2.com/>y</a>",
     ):
@@ -82,6 +83,12 @@ def test_marks_opt_out_the_element_and_what_is_in_it(mark: str) -> None:
         assert [bool(found.off) for found in result.found] == [True, False]
         ((start, end),) = result.markers
         assert text[start:end] == " " + mark
+
+
+def test_a_mark_on_a_link_covers_the_image_in_it_and_no_more() -> None:
+    text = "<a ses:no-track href=http://1.com/><img src=http://i.com/></a><img src=http://j.com/>"
+    for before in ("", "<svg></svg>"):
+        assert [bool(found.off) for found in scan(before + text).found] == [True, True, False]
 
 
 def test_private_links_are_told_apart() -> None:
