@@ -19,6 +19,7 @@ from prometheus_client import Counter
 from brandproxy import spool
 from brandproxy.context import Context
 from brandproxy.core import agents, events, urls
+from brandproxy.core.neighbours import Neighbours
 from brandproxy.engines import Engine, Row
 from brandproxy.errors import BadInput, Retryable
 from brandproxy.model import Event
@@ -61,6 +62,7 @@ class Collector:
     context: Context
     engine: Engine
     _ends: dict[str, int] = field(default_factory=dict)
+    _neighbours: Neighbours = field(default_factory=Neighbours)
 
     async def turn(self) -> int:
         """One look at every segment; how many records moved."""
@@ -84,27 +86,41 @@ class Collector:
             if segment.sealed:
                 await asyncio.to_thread(spool.remove, segment)
             return 0
-        rows = await asyncio.to_thread(self._rows, batch.records)
+        rows, changed = await asyncio.to_thread(self._rows, batch.records)
         self._ends[segment.id] = await self.engine.ingest(segment.id, start, batch.end, rows)
         INGESTED.inc(len(rows))
+        if changed:
+            await self.engine.reclassify(changed)
         return max(1, len(batch.records))
 
-    def _rows(self, records: Sequence[bytes]) -> list[Row]:
-        rows = []
+    def _rows(self, records: Sequence[bytes]) -> tuple[list[Row], list[Event]]:
+        """The rows of a batch, and events of earlier batches that it showed to be machines'."""
+        rows: dict[str, Row] = {}
+        changed: dict[str, Event] = {}
         for record in records:
             try:
-                rows.append(row(events.decode(record)))
+                event, *earlier = self._neighbours.judged(checked(events.decode(record)))
+                rows[event.id] = self._derive(event)
             except (ValueError, TypeError, OverflowError, RecursionError):
                 self._set_aside(record)
-        return rows
+                continue
+            for other in earlier:
+                if other.id in rows:
+                    rows[other.id] = self._derive(other)
+                else:
+                    changed[other.id] = other
+        return list(rows.values()), list(changed.values())
+
+    def _derive(self, event: Event) -> Row:
+        return row(event)
 
     def _set_aside(self, record: bytes) -> None:
         UNREADABLE.inc()
         set_aside(self.context.settings.data / "dead-letter" / "events", record)
 
 
-def row(event: Event) -> Row:
-    """An event with what is derived from it. Raises ValueError or TypeError when a field is out of form."""
+def checked(event: Event) -> Event:
+    """`event` when every field has the type and range it should. Raises ValueError or TypeError."""
     e = event
     numbers = (e.at_us, e.link, e.sent_at, e.rules)
     text = (
@@ -123,11 +139,17 @@ def row(event: Event) -> Row:
     "".join((*text, *e.machine)).encode()  # raises when one is no text or holds half a character
     if not all(type(n) is int and 0 <= n < 1 << 53 for n in numbers) or max(e.link, e.rules) >= 1 << 31:
         raise ValueError("a number is out of range")
+    return event
+
+
+def row(event: Event, country: str = "") -> Row:
+    """An event with what is derived from it."""
+    e = event
     agent = agents.describe(e.agent)
     return Row(
         e.id, e.kind, e.at_us, e.tenant, e.host, e.campaign, e.message, e.recipient, e.link, e.url, e.sent_at,
         e.address, e.agent, e.method, list(e.machine), e.rules, not e.machine, reader(e.tenant, e.recipient),
-        urls.host_of(e.url), agent.device, agent.client, "",
+        urls.host_of(e.url), agent.device, agent.client, country,
     )  # fmt: skip
 
 

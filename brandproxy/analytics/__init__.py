@@ -7,5 +7,6 @@
 - `export`     event feeds: pages with cursors, JSON, NDJSON, CSV
 - `live`       the live feed (server-sent events)
 - `upkeep`     settling, retention, deletion by recipient
+- `maintenance` the same on demand, over HTTP: forgetting, judging again, backups
 - `dashboard/` the same for people, as pages
 """

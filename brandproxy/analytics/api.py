@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from brandproxy.analytics import export, periods, queries
+from brandproxy.analytics import export, maintenance, periods, queries
 from brandproxy.analytics.filters import Filter, number, of_request
 from brandproxy.analytics.live import Live
 from brandproxy.analytics.paths import PATHS
@@ -47,7 +47,11 @@ def routes(context: Context, engine: Engine) -> list[BaseRoute]:
     found: list[BaseRoute] = [
         Route(PREFIX + path, work, methods=["GET"], middleware=squeezed) for path, work in plain.items()
     ]
-    return [*found, Route(f"{PREFIX}/live", partial(_live, live), methods=["GET"])]
+    return [
+        *found,
+        Route(f"{PREFIX}/live", partial(_live, live), methods=["GET"]),
+        *maintenance.routes(context, engine),
+    ]
 
 
 async def _summary(engine: Engine, request: Request) -> Response:

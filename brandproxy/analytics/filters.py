@@ -79,6 +79,13 @@ def of_request(
     return replace(_parse(asked, datetime.now(UTC)), tenant=who.tenant or tenant)
 
 
+def tenant_of(request: Request, who: Principal) -> str:
+    """The one tenant a change is about: the key's own, or the one an operator names. Raises BadInput, NotFound."""
+    tenant = single(request, {"tenant"}).get("tenant", who.tenant or "")
+    require_tenant(who, tenant)
+    return _text("tenant", tenant)
+
+
 def single(request: Request, names: set[str]) -> dict[str, str]:
     """The query parameters, each known and given once. Raises BadInput."""
     asked: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from brandproxy.analytics.filters import PARAMETERS, parameter
@@ -64,13 +65,22 @@ _LIMIT = parameter("limit", "most events to return", {"type": "integer", "minimu
 _CURSOR = parameter("cursor", "`next` of the page before", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"})
 
 
+_SHARED = frozenset(p["name"] for p in PARAMETERS)
+
+
 def _get(
-    name: str, summary: str, schema: dict[str, Any], *more: dict[str, Any], without: str = "", media: Any = None
+    name: str,
+    summary: str,
+    schema: dict[str, Any],
+    *more: dict[str, Any],
+    shared: Collection[str] = _SHARED,
+    media: Any = None,
+    method: str = "get",
 ) -> dict[str, Any]:
-    parameters = [p for p in PARAMETERS if p["name"] != without]
+    parameters = [p for p in PARAMETERS if p["name"] in shared]
     content = media or {"application/json": {"schema": schema}}
     return {
-        "get": {
+        method: {
             "operationId": name,
             "tags": ["analytics"],
             "summary": summary,
@@ -78,7 +88,7 @@ def _get(
             "responses": {
                 "200": {"description": "The answer", "content": content},
                 "304": {"description": "As it was when the ETag was given"},
-                **problems(400, 401, 404, 429, 503),
+                **problems(400, 401, 403, 404, 409, 429, 503),
             },
         }
     }
@@ -86,12 +96,16 @@ def _get(
 
 def _timeline(what: str) -> dict[str, Any]:
     schema = _object({what: _TEXT, "events": _array(EVENT), "next": _NEXT})
-    path = {
+    path = _in_path(what)
+    summary = f"Everything that happened to one {what}, oldest first"
+    return _get(f"{what}_timeline", summary, schema, path, _LIMIT, _CURSOR, shared=_SHARED - {what})
+
+
+def _in_path(what: str) -> dict[str, Any]:
+    return {
         "name": what, "in": "path", "required": True, "description": f"{what} reference",
         "schema": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\u0000/]+$"},
     }  # fmt: skip
-    summary = f"Everything that happened to one {what}, oldest first"
-    return _get(f"{what}_timeline", summary, schema, path, _LIMIT, _CURSOR, without=what)
 
 
 _FORMAT = parameter("format", "how to write them", {"type": "string", "enum": ["json", "ndjson", "csv"]})
@@ -127,7 +141,28 @@ PATHS: dict[str, dict[str, Any]] = {
         "events", "The events, newest first", _PAGE, _EVENTS_LIMIT, _CURSOR, _FORMAT, media=_EVENTS_MEDIA
     ),
     "/v1/analytics/messages/{message}": _timeline("message"),
-    "/v1/analytics/recipients/{recipient}": _timeline("recipient"),
+    "/v1/analytics/recipients/{recipient}": _timeline("recipient")
+    | _get(
+        "forget_recipient",
+        "Delete every event of a recipient, of all time",
+        _object({"deleted": _INT}),
+        _in_path("recipient"),
+        shared=("tenant",),
+        method="delete",
+    ),
+    "/v1/analytics/reclassify": _get(
+        "reclassify",
+        "Judge events again with the present machine rules (operator)",
+        _object({"seen": _INT, "changed": _INT}),
+        method="post",
+    ),
+    "/v1/analytics/backups": _get(
+        "backup",
+        "Copy all events into a new folder in the server's data directory (operator)",
+        _object({"folder": _TEXT}),
+        shared=(),
+        method="post",
+    ),
     "/v1/analytics/live": _get(
         "live",
         "New events as they arrive (server-sent events)",

@@ -25,6 +25,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("key", "key"),
     ("config", "config"),
     ("stats", None),
+    ("events", "events"),
     ("mail", None),
 )
 

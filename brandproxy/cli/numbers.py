@@ -27,8 +27,11 @@ class Source:
         self.client = client
 
     async def get(self, path: str, params: Mapping[str, str]) -> Any:
+        return await self.send("GET", path, params)
+
+    async def send(self, method: str, path: str, params: Mapping[str, str]) -> Any:
         """The JSON answer of an analytics route. Raises BadInput or Retryable with the server's sentence."""
-        response = await self.client.get(PREFIX + path, params=dict(params))
+        response = await self.client.request(method, PREFIX + path, params=dict(params))
         if response.is_success:
             return response.json()
         problem = response.json()
@@ -42,7 +45,9 @@ async def open_source() -> AsyncIterator[Source]:
     control = find(load())
     if control is not None:
         headers = {"Authorization": f"Bearer {control.key}"}
-        async with httpx.AsyncClient(base_url=control.url, headers=headers, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=control.url, headers=headers, timeout=600, trust_env=False
+        ) as client:
             yield Source(client)
         return
     async with own_engine() as (context, engine):
@@ -54,14 +59,15 @@ async def open_source() -> AsyncIterator[Source]:
 
 
 @asynccontextmanager
-async def own_engine() -> AsyncIterator[tuple[Context, Engine]]:
+async def own_engine(drained: bool = True) -> AsyncIterator[tuple[Context, Engine]]:
     """This installation's engine, with what waited in the spool taken in. Raises EngineBusy beside a server."""
     from brandproxy.shipping import drain
 
     async with open_context(load()) as context:
         engine = open_engine(context.settings)
         try:
-            await drain(context, engine)
+            if drained:
+                await drain(context, engine)
             yield context, engine
         finally:
             await engine.close()

@@ -17,6 +17,8 @@
 - `addresses` which addresses outbound HTTP may reach
 - `events`    an event to a spool record and back
 - `machines`  which events machines made
+- `neighbours` verdicts that need more than one event
+- `agents`    what a User-Agent header tells
 - `domains`   public suffixes: which names one customer can own
 - `records`   DNS records wanted and seen, and whether control is proven
 - `findings`  what is wrong with them, in words, with a fix

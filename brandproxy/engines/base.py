@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from brandproxy.config import Settings
 from brandproxy.engines.dialect import Dialect
 from brandproxy.errors import BadSettings, Retryable
+from brandproxy.model import Event
 
 
 class EngineUnavailable(Retryable):
@@ -78,8 +79,8 @@ class Engine(Protocol):
     async def delete(self, where: str, params: Params) -> int:
         """Remove the events that match the condition; how many went."""
 
-    async def reclassify(self, verdicts: Mapping[str, tuple[Sequence[str], int]]) -> None:
-        """Give events (by id) new machine reasons and the version of the rules that decided."""
+    async def reclassify(self, events: Sequence[Event]) -> None:
+        """Write the machine reasons and rules version that these events now have; the rest is as it was."""
 
     async def settle(self) -> None:
         """Upkeep between ingests: order what has gathered for fast reading, forget old progress."""

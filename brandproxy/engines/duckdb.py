@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ import duckdb
 from brandproxy.engines.base import COLUMNS, EngineBusy, EngineUnavailable, Params, QueryTooLong, Row
 from brandproxy.engines.dialect import Dialect
 from brandproxy.errors import Conflict
+from brandproxy.model import Event
 
 T = TypeVar("T")
 
@@ -122,19 +123,23 @@ class DuckEngine:
 
         return await self._change(work)
 
-    async def reclassify(self, verdicts: Mapping[str, tuple[Sequence[str], int]]) -> None:
-        columns = [list(verdicts), [list(v[0]) for v in verdicts.values()], [v[1] for v in verdicts.values()]]
+    async def reclassify(self, events: Sequence[Event]) -> None:
+        times = [e.at_us for e in events]
+        columns = [[e.id for e in events], [list(e.machine) for e in events], [e.rules for e in events]]
 
         def work(run: Run) -> None:
             for table in _TABLES:
+                # The span of time spares reading the whole table.
                 run(
                     f"""UPDATE {table} SET machine = new.machine, rules = new.rules, person = len(new.machine) = 0
                     FROM (SELECT unnest($1::VARCHAR[]) AS id, unnest($2::VARCHAR[][]) AS machine,
-                          unnest($3::INTEGER[]) AS rules) AS new WHERE {table}.id = new.id""",
-                    columns,
+                          unnest($3::INTEGER[]) AS rules) AS new
+                    WHERE {table}.id = new.id AND at_us BETWEEN $4 AND $5""",
+                    [*columns, min(times), max(times)],
                 )
 
-        await self._change(work)
+        if events:
+            await self._change(work)
 
     async def settle(self) -> None:
         def work(run: Run) -> None:

@@ -16,17 +16,20 @@ from brandproxy.web import Budget, openapi
 from .conftest import Port, event, put, some_events
 
 A = "/v1/analytics"
-ROUTES = [path.format(message="m3", recipient="r3") for path in PATHS if not path.endswith("live")]
+OPERATIONS = [
+    (method, path.format(message="m3", recipient="r3")) for path, item in PATHS.items() for method in item
+]
+ROUTES = [path for method, path in OPERATIONS if method == "get" and not path.endswith("live")]
 
 
 def test_the_openapi_document_is_valid() -> None:
     validate(openapi(PATHS))
 
 
-@pytest.mark.parametrize("path", [*ROUTES, f"{A}/live"])
-async def test_no_key_no_answer(port: Port, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+async def test_no_key_no_answer(port: Port, method: str, path: str) -> None:
     for header in ({}, {"Authorization": "Bearer bp_000000000000_x"}, {"Authorization": "Basic eDp5"}):
-        answer = await port.client.get(path, headers=header)
+        answer = await port.client.request(method, path, headers=header)
         assert answer.status_code == 401
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"] == "Bearer"

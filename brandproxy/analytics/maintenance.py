@@ -1,0 +1,98 @@
+"""Changes to events over HTTP: forgetting a recipient, judging again, backups. Each is audited.
+
+The embedded engine belongs to the control process, so commands ask it for these too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from brandproxy.access import Principal
+from brandproxy.analytics import export, upkeep
+from brandproxy.analytics.filters import Filter, of_request, single, tenant_of
+from brandproxy.context import Context
+from brandproxy.core.neighbours import Neighbours
+from brandproxy.engines import Engine
+from brandproxy.model import Event
+from brandproxy.web import principal, require_operator
+
+PREFIX = "/v1/analytics"
+_EVENT = tuple(Event.__dataclass_fields__)
+
+Work = Callable[[Context, Engine, Request, Principal], Awaitable[dict[str, Any]]]
+
+
+def routes(context: Context, engine: Engine) -> list[BaseRoute]:
+    def route(path: str, method: str, work: Work) -> Route:
+        return Route(PREFIX + path, partial(_answer, work, context, engine), methods=[method])
+
+    return [
+        route("/recipients/{recipient}", "DELETE", _forget),
+        route("/reclassify", "POST", _reclassify),
+        route("/backups", "POST", _backup),
+    ]
+
+
+async def _answer(work: Work, context: Context, engine: Engine, request: Request) -> Response:
+    who = await principal(request)
+    return JSONResponse(await work(context, engine, request, who), headers={"Cache-Control": "no-store"})
+
+
+async def _forget(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
+    """A tenant's key forgets its own recipients; an operator says whose."""
+    tenant = tenant_of(request, who)
+    gone = await upkeep.forget_recipient(engine, tenant, request.path_params["recipient"])
+    registry = context.registry.acting(f"key {who.key_id}")
+    await registry.audit("events.forget", tenant, deleted=gone)  # not whom: that would remember them
+    return {"deleted": gone}
+
+
+async def _reclassify(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
+    require_operator(who)
+    f = of_request(request, who)
+    seen, changed = await reclassify(engine, f)
+    await context.registry.acting(f"key {who.key_id}").audit(
+        "events.reclassify", f.tenant or "all", changed=changed
+    )
+    return {"seen": seen, "changed": changed}
+
+
+async def _backup(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
+    require_operator(who)
+    single(request, set())
+    folder = context.settings.data / "backups" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    await engine.backup(folder)
+    await context.registry.acting(f"key {who.key_id}").audit("events.backup", str(folder))
+    return {"folder": str(folder)}
+
+
+async def reclassify(engine: Engine, f: Filter) -> tuple[int, int]:
+    """Judge stored events again with the present rules; how many were looked at and how many changed."""
+    neighbours, seen, after = Neighbours(), 0, ""
+    changed: set[str] = set()
+    where, params = replace(f, machines="include").where()
+    while True:
+        at, last = export.place(after) if after else (0, "")
+        rows = await engine.query(
+            f"SELECT {', '.join(_EVENT)} FROM events WHERE {where}"  # noqa: S608 - constants and parameters
+            f" AND (at_us > $at OR (at_us = $at AND id > $id)) ORDER BY at_us, id LIMIT 5000",
+            params | {"at": at, "id": last},
+        )
+        if not rows:
+            return seen, len(changed)
+        before = [Event(**dict(zip(_EVENT, row, strict=True)) | {"machine": tuple(row[14])}) for row in rows]
+        known = {e.id: e for e in before}
+        after = export.cursor_of({"at_us": before[-1].at_us, "id": before[-1].id})
+        verdicts = {e.id: e for event in before for e in neighbours.judged(event)}
+        different = [e for e in verdicts.values() if e != known.get(e.id)]
+        await engine.reclassify(different)
+        changed |= {e.id for e in different if e.id not in known or e.machine != known[e.id].machine}
+        seen += len(rows)
