@@ -2,7 +2,7 @@
 
 The map, in floors; imports run downward only (`tests/test_house.py` proves it):
 
-    5  cli  serve  demo            commands; composition root
+    5  cli  serve  roles  demo     commands; supervisor; composition root
     4  filters  edge  analytics  admin      front ends; they never import each other
     3  tenants  directory  access  blocks  context  web  certs  onboarding  shipping    what the nouns do
     2  store  spool  engines  acme  resolver  dnsupdate  fetch      the outside world, one module each

@@ -1,17 +1,11 @@
-"""The composition root: which process runs what.
+"""The supervisor: `serve --role all` starts one process a role, starts a fallen one again, and ends with them.
 
-`serve --role all` is a supervisor: it starts one process a role, starts a fallen one again, and ends with them.
 Invariant: no child outlives the supervisor, even after kill -9 (the kernel kills it with its parent), so a
 restart never meets an old process on its ports or files.
-
-    edge      recipients: links, assets, challenges                    (brandproxy/edge)
-    control   collector, analytics, HTTP API, certificates, DNS watch  (one asyncio task group)
-    milter    smtp                                                     (brandproxy/filters)
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import os
@@ -19,21 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
 from fcntl import LOCK_EX, LOCK_NB, flock
-from typing import IO, Any
+from typing import IO
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-
-from brandproxy import certs, shipping
 from brandproxy.config import Settings
-from brandproxy.context import Context, open_context
-from brandproxy.control import announce
-from brandproxy.engines import Engine, open_engine
-from brandproxy.errors import BadSettings, BrandproxyError, Conflict
+from brandproxy.errors import BadSettings, Conflict
+from brandproxy.roles import ROLES
 
 log = logging.getLogger(__name__)
 
@@ -48,72 +33,9 @@ def run(settings: Settings, role: str) -> None:
         with _only_server(settings):
             _supervise(["edge", "control"])
         return
-    if role not in _ROLES:
-        raise BadSettings(f"no role {role!r}", f"Use one of: all, {', '.join(_ROLES)}.")
-    _ROLES[role](settings)
-
-
-def build_control(context: Context, engine: Engine) -> Starlette:
-    """The control port's application: every front end's routes under one set of manners."""
-    from brandproxy import web
-    from brandproxy.admin import api as admin
-    from brandproxy.analytics import api as analytics
-    from brandproxy.analytics.dashboard import pages
-
-    routes = [
-        *analytics.routes(context, engine),
-        *pages.routes(context, engine),
-        *admin.routes(context),
-        web.openapi_route(analytics.PATHS, admin.PATHS),
-    ]
-    app = Starlette(routes=routes, exception_handlers={BrandproxyError: web.on_error, HTTPException: web.on_error})
-    app.state.context = context
-    return app
-
-
-def _edge(settings: Settings) -> None:
-    from brandproxy.edge import workers
-
-    workers.run(settings)
-
-
-def _control(settings: Settings) -> None:
-    asyncio.run(_control_tasks(settings))
-
-
-async def _control_tasks(settings: Settings) -> None:
-    """Everything of the control role in one task group; it ends when the HTTP server does."""
-    async with AsyncExitStack() as stack:
-        context = await stack.enter_async_context(open_context(settings, actor="server"))
-        engine = open_engine(settings)
-        stack.push_async_callback(engine.close)
-        app = build_control(context, engine)
-        app.state.control_key = stack.enter_context(announce(settings, settings.control.listen)).key
-        host, _, port = settings.control.listen.rpartition(":")
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, host=host.strip("[]"), port=int(port), log_level="warning", timeout_graceful_shutdown=5
-            )
-        )
-        async with asyncio.TaskGroup() as group:
-            background = [group.create_task(work) for work in _background(context, engine)]
-            await server.serve()
-            for task in background:
-                task.cancel()
-
-
-def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
-    from brandproxy.analytics import upkeep
-
-    return [
-        context.directory.follow(context.store),
-        shipping.collect(context, engine),
-        upkeep.maintain(context, engine),
-        certs.maintain(context),
-    ]
-
-
-_ROLES: dict[str, Callable[[Settings], None]] = {"edge": _edge, "control": _control}
+    if role not in ROLES:
+        raise BadSettings(f"no role {role!r}", f"Use one of: all, {', '.join(ROLES)}.")
+    ROLES[role](settings)
 
 
 def _supervise(roles: list[str]) -> None:

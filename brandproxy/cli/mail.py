@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
 from brandproxy.config import load
-from brandproxy.context import Context, open_context
+from brandproxy.context import Context
 
 app = typer.Typer()
 
@@ -52,21 +50,7 @@ def smtp(
 
 def serve(run: Callable[[Context], Awaitable[None]], mail: dict[str, str]) -> None:
     """Run a filter until SIGTERM or SIGINT; `mail` are options of the section that were given."""
+    from brandproxy import roles
+
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd tells every line of every conversation
-    settings = load(mail={name: value for name, value in mail.items() if value})
-
-    async def main() -> None:
-        async with open_context(settings, actor="mail") as context:
-            work = asyncio.ensure_future(run(context))
-            follow = asyncio.create_task(context.directory.follow(context.store))
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-            try:
-                await work
-            except asyncio.CancelledError:
-                pass
-            finally:
-                follow.cancel()
-
-    asyncio.run(main())
+    roles.mail(load(mail={name: value for name, value in mail.items() if value}), run)

@@ -1,0 +1,126 @@
+"""The roles a process can have; each runs until SIGTERM. `serve` starts them.
+
+edge         recipients: links, assets, challenges
+control      HTTP API, dashboard, certificates, DNS watch; on one machine also the collector
+milter smtp  the front ends a mail server talks to
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from brandproxy import certs, onboarding, shipping
+from brandproxy.config import Settings
+from brandproxy.context import Context, open_context
+from brandproxy.control import announce
+from brandproxy.engines import Engine, open_engine
+from brandproxy.errors import BrandproxyError
+
+
+def edge(settings: Settings) -> None:
+    from brandproxy.edge import workers
+
+    workers.run(settings)
+
+
+def control(settings: Settings) -> None:
+    asyncio.run(_control(settings))
+
+
+def milter(settings: Settings) -> None:
+    from brandproxy.filters.milter import run
+
+    mail(settings, run)
+
+
+def smtp(settings: Settings) -> None:
+    from brandproxy.filters.smtp import run
+
+    mail(settings, run)
+
+
+def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
+    """A mail front end with its directory; SIGTERM lets it answer what it has begun."""
+    logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd tells every line of every conversation
+
+    async def main() -> None:
+        async with open_context(settings, actor="mail") as context:
+            work = asyncio.ensure_future(run(context))
+            follow = asyncio.create_task(context.directory.follow(context.store))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+            try:
+                await work
+            except asyncio.CancelledError:
+                pass
+            finally:
+                follow.cancel()
+
+    asyncio.run(main())
+
+
+def build_control(context: Context, engine: Engine) -> Starlette:
+    """The control port's application: every front end's routes under one set of manners."""
+    from brandproxy import web
+    from brandproxy.admin import api as admin
+    from brandproxy.analytics import api as analytics
+    from brandproxy.analytics.dashboard import pages
+    from brandproxy.filters import http as rewriting
+
+    routes = [
+        *analytics.routes(context, engine),
+        *pages.routes(context, engine),
+        *admin.routes(context),
+        *rewriting.routes(context),
+        web.openapi_route(analytics.PATHS, admin.PATHS, rewriting.PATHS),
+    ]
+    app = Starlette(routes=routes, exception_handlers={BrandproxyError: web.on_error, HTTPException: web.on_error})
+    app.state.context = context
+    return app
+
+
+async def _control(settings: Settings) -> None:
+    """Everything of the control role in one task group; it ends when the HTTP server does."""
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(open_context(settings, actor="server"))
+        engine = open_engine(settings)
+        stack.push_async_callback(engine.close)
+        app = build_control(context, engine)
+        app.state.control_key = stack.enter_context(announce(settings, settings.control.listen)).key
+        host, _, port = settings.control.listen.rpartition(":")
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, host=host.strip("[]"), port=int(port), log_level="warning", timeout_graceful_shutdown=5
+            )
+        )
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(work) for work in _background(context, engine)]
+            await server.serve()
+            for task in background:
+                task.cancel()
+
+
+def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
+    from brandproxy.analytics import upkeep
+
+    return [
+        context.directory.follow(context.store),
+        shipping.collect(context, engine),
+        upkeep.maintain(context, engine),
+        certs.maintain(context),
+        onboarding.watch(context),
+    ]
+
+
+ROLES: dict[str, Callable[[Settings], None]] = {
+    "edge": edge, "control": control, "milter": milter, "smtp": smtp,
+}  # fmt: skip
