@@ -51,3 +51,6 @@ clean:  ## remove what was made
 bench-edge: packages $(VENV)/bench  ## CPU of a click beside nginx and Caddy; ARGS=--profile: per stage
 	@$(BIN)/python -m bench.edge $(ARGS)
 
+.PHONY: bench-assets
+bench-assets: packages $(VENV)/bench  ## a cached image, and a cold storm, beside nginx and Caddy
+	@$(BIN)/python -m bench.assets $(ARGS)

@@ -49,7 +49,7 @@ class Nginx:
         return log.read_text().splitlines() if log.exists() else []
 
     def start(self) -> None:
-        program = need_program("nginx", "nginx-light")
+        program = need_program("nginx", "nginx")
         command = [program, "-p", str(self.place), "-c", str(self.place / "nginx.conf")]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait_for_port(self.port)
