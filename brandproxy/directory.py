@@ -44,17 +44,17 @@ class Directory:
         self._tenants: dict[str, tuple[Tenant, KeyRing]] = {}
         self._hosts: dict[str, Host] = {}
         self._of_tenant: dict[str, dict[str, Host]] = {}
+        self._sites: dict[str, Site] = {}  # made when first asked for, dropped with every change
         self._cursor = ""
         self.changed: list[Callable[[Change], None]] = []
         self.reloaded: list[Callable[[Store], Awaitable[None]]] = []
 
     def site(self, name: str) -> Site | None:
         """The site of a lower-case host name, or None when nobody here owns the name."""
-        host = self._hosts.get(name)
-        if host is None:
-            return None
-        tenant = self._tenants.get(host.tenant)
-        return None if tenant is None else Site(host, *tenant)
+        site = self._sites.get(name)
+        if site is None and (host := self._hosts.get(name)) and (tenant := self._tenants.get(host.tenant)):
+            site = self._sites[name] = Site(host, *tenant)
+        return site
 
     def tenant(self, slug: str) -> Tenant | None:
         found = self._tenants.get(slug)
@@ -126,6 +126,7 @@ class Directory:
             log.exception("directory: unreadable record %s", change.key)
 
     def _apply_tenant(self, slug: str, value: bytes | None) -> None:
+        self._sites.clear()
         if value is None:
             self._tenants.pop(slug, None)
             return
@@ -133,6 +134,7 @@ class Directory:
         self._tenants[slug] = (tenant, KeyRing(tenant.keys, tenant.policy.token_max_age))
 
     def _apply_host(self, name: str, value: bytes | None) -> None:
+        self._sites.pop(name, None)
         before = self._hosts.pop(name, None)
         if before is not None:
             self._of_tenant[before.tenant].pop(name, None)

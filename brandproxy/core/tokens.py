@@ -42,7 +42,7 @@ from itsdangerous import Signer
 
 from brandproxy.core.preset import PRESET_V1
 from brandproxy.errors import BadInput, BadToken
-from brandproxy.model import Kind, SigningKey
+from brandproxy.model import SigningKey
 
 MAX_TOKEN = 8000  # characters; 4 KB of URL and full references stay below
 MAX_REFERENCE = 256  # characters of a campaign, message or recipient reference
@@ -105,19 +105,18 @@ Payload = Click | Asset | Open | Unsubscribe
 
 
 class KeyRing:
-    """A tenant's keys, derived once. Newest first; mints with the first key that is not revoked."""
+    """A tenant's keys, newest first; mints with the first not revoked. Each is derived at its first use."""
 
     def __init__(self, keys: Iterable[SigningKey], max_age: int = 0) -> None:
         self._max_age = max_age
-        self._keys: dict[tuple[str, str], tuple[bytes, bool]] = {}
-        self._newest: tuple[str, dict[str, bytes]] | None = None
+        self._keys: dict[str, SigningKey] = {}
+        self._newest: str | None = None
+        self._macs: dict[tuple[str, str], _Mac] = {}
         for key in keys:
-            derived = {kind.value: _derive(key.secret, kind.value) for kind in Kind}
             number = ALPHABET[key.number % 64]
             if self._newest is None and key.revoked_at is None:
-                self._newest = (number, derived)
-            for kind, secret in derived.items():
-                self._keys.setdefault((number, kind), (secret, key.revoked_at is not None))
+                self._newest = number
+            self._keys.setdefault(number, key)
 
     def mint(self, payload: Payload) -> str:
         """The token for `payload`. Raises BadInput when a field breaks its rules or no key is usable."""
@@ -128,25 +127,32 @@ class KeyRing:
         """Sign what `pack` made. Compiled templates call this with fields they checked once."""
         if self._newest is None:
             raise BadInput("the tenant has no usable signing key", "Run `brandproxy tenant rotate-key`.")
-        number, derived = self._newest
         packing, data = packed
-        text = f"{packing}{number}".encode("ascii") + _b64(data)
-        return (text + _mac(derived[kind], text)).decode("ascii")
+        text = f"{packing}{self._newest}".encode("ascii") + _b64(data)
+        return (text + self._mac(self._newest, kind)(text)).decode("ascii")
 
     def open(self, kind: str, token: str, now: int = 0) -> Payload:
         """The payload of a genuine token of this tenant and kind. Raises BadToken; `now` in seconds."""
         if _TOKEN.fullmatch(token) is None:
             raise BadToken("malformed")
         raw = token.encode("ascii")
-        secret, revoked = self._keys.get((token[1], kind), (_DUMMY, False))
-        if not hmac.compare_digest(_mac(secret, raw[:-_MAC]), raw[-_MAC:]) or secret is _DUMMY:
+        mac = self._mac(token[1], kind)
+        if not hmac.compare_digest(mac(raw[:-_MAC]), raw[-_MAC:]) or mac is _DUMMY:
             raise BadToken("forged")
-        if revoked:
+        if self._keys[token[1]].revoked_at is not None:
             raise BadToken("revoked")
         payload = _payload(kind, unpack(token[0], raw[2:-_MAC]))
         if self._max_age and now > getattr(payload, "sent_at", now) + self._max_age:
             raise BadToken("expired")
         return payload
+
+    def _mac(self, number: str, kind: str) -> _Mac:
+        mac = self._macs.get((number, kind))
+        if mac is None:
+            if number not in self._keys:
+                return _DUMMY
+            mac = self._macs[number, kind] = _Mac(_derive(self._keys[number].secret, kind))
+        return mac
 
 
 def peek(kind: str, token: str) -> Payload:
@@ -235,12 +241,26 @@ def _derive(secret: bytes, kind: str) -> bytes:
     return Signer(secret, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256).derive_key()
 
 
-def _mac(key: bytes, text: bytes) -> bytes:
-    return _b64(hmac.digest(key, text, "sha256")[:16])
+class _Mac:
+    """HMAC-SHA-256 (RFC 2104 §2) cut to 128 bits, in base64url. The two padded keys are hashed once and copied
+    for each text (RFC 2104 §4): 0.6 µs instead of the 2.8 of `hmac.digest`."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\x00")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, text: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return _b64(outer.digest()[:16])
 
 
 def _b64(data: bytes) -> bytes:
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
 
 
-_DUMMY = _derive(b"\x00" * 32, "c")
+_DUMMY = _Mac(_derive(b"\x00" * 32, "c"))

@@ -165,9 +165,7 @@ class Connection(asyncio.Protocol):
         return edge.links.click(site, token, visit)
 
     def _answer(self, answer: Answer) -> None:
-        lines = [b"%b: %b\r\n" % header for header in answer.wire_headers()]
-        close = b"connection: close\r\n" if self._close else b""
-        self._reply = b"".join([_STATUS[answer.status], self._front.date, *lines, close, b"\r\n", answer.body])
+        self._reply = render(answer, self._front.date, self._close)
         if answer.record is None:
             self._send(True)
             return
@@ -199,6 +197,13 @@ class Connection(asyncio.Protocol):
         transport.set_protocol(parsed)
         parsed.connection_made(transport)
         parsed.data_received(data)
+
+
+def render(answer: Answer, date: bytes, close: bool) -> bytes:
+    """`date` is the whole Date line. A connection persists unless told otherwise (RFC 9112 §9.3)."""
+    lines = [b"%b: %b\r\n" % header for header in answer.wire_headers()]
+    end = b"connection: close\r\n\r\n" if close else b"\r\n"
+    return b"".join([_STATUS[answer.status], date, *lines, end, answer.body])
 
 
 def _headers(block: bytes) -> Headers | None:

@@ -12,11 +12,12 @@ import fcntl
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
 
 from brandproxy.core.ids import uuid7
@@ -84,7 +85,9 @@ class Spool:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lost = 0
         self._file = _Appender(directory, writer, durability, max_bytes, segment_bytes, segment_seconds)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._work: SimpleQueue[tuple[list[bytes], Commit] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="spool", daemon=True)
+        self._thread.start()
         self._loop = asyncio.get_running_loop()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -111,8 +114,8 @@ class Spool:
         if self._pending:
             with suppress(SpoolFull):
                 await self._commit
-        await self._loop.run_in_executor(self._thread, self._file.seal)
-        self._thread.shutdown(wait=False)
+        self._work.put(None)
+        await asyncio.to_thread(self._thread.join)
 
     def _flush(self) -> None:
         if self._writing or not self._pending:
@@ -120,16 +123,19 @@ class Spool:
         records, commit = self._pending, self._commit
         self._pending, self._pending_bytes, self._commit = [], 0, Commit()
         self._writing = True
-        self._thread.submit(self._write, records, commit)
+        self._work.put((records, commit))
 
-    def _write(self, records: list[bytes], commit: Commit) -> None:
-        """On the writing thread."""
-        error: Exception | None = None
-        try:
-            self._file.append(records)
-        except (OSError, SpoolFull) as fault:
-            error = fault
-        self._loop.call_soon_threadsafe(self._written, len(records), commit, error)
+    def _write_all(self) -> None:
+        """The writing thread. A plain queue: an executor's futures would cost more than the write."""
+        while (work := self._work.get()) is not None:
+            records, commit = work
+            error: Exception | None = None
+            try:
+                self._file.append(records)
+            except (OSError, SpoolFull) as fault:
+                error = fault
+            self._loop.call_soon_threadsafe(self._written, len(records), commit, error)
+        self._file.seal()
 
     def _written(self, count: int, commit: Commit, error: Exception | None) -> None:
         self._writing = False

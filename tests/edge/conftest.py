@@ -43,9 +43,7 @@ class RunningEdge:
 
     def start(self) -> None:
         code = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
-        self.process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-c", code], env=self.environment, stdout=subprocess.PIPE
-        )
+        self.process = subprocess.Popen([sys.executable, "-c", code], env=self.environment, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith(b"edge:"), line
