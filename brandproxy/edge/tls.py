@@ -23,6 +23,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _AGAIN = 1.0  # seconds between looks at the files of one name
+_MISSING = 0.2  # seconds a name without a readable certificate is refused unseen
 _MAX_MISSING = 10_000  # names without a readable certificate that are remembered
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # forward secret and authenticated; TLS 1.3 has its own list
 
@@ -96,7 +97,7 @@ class Book:
             if kept is None:
                 if len(self._missing) >= _MAX_MISSING:
                     self._missing.clear()
-                self._missing[name] = now + _AGAIN
+                self._missing[name] = now + _MISSING
                 return None
             log.warning("tls: %s: cannot read the certificate, serving the one before: %s", name, error)
         kept.looked = now
