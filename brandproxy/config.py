@@ -72,6 +72,7 @@ class Control(_Section):
     """Where operators and analysts arrive."""
 
     listen: str = Field("127.0.0.1:8090", description="address of the HTTP API and the dashboard")
+    public: str = Field("", description="URL under which customers' browsers reach it; default: http://listen")
 
 
 class Mail(_Section):

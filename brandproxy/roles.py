@@ -72,6 +72,7 @@ def build_control(context: Context, engine: Engine) -> Starlette:
     """The control port's application: every front end's routes under one set of manners."""
     from brandproxy import web
     from brandproxy.admin import api as admin
+    from brandproxy.admin import public
     from brandproxy.analytics import api as analytics
     from brandproxy.analytics.dashboard import pages
     from brandproxy.filters import http as rewriting
@@ -80,6 +81,7 @@ def build_control(context: Context, engine: Engine) -> Starlette:
         *analytics.routes(context, engine),
         *pages.routes(context, engine),
         *admin.routes(context),
+        *public.routes(context),
         *rewriting.routes(context),
         web.openapi_route(analytics.PATHS, admin.PATHS, rewriting.PATHS),
     ]

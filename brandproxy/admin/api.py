@@ -22,6 +22,7 @@ from brandproxy.admin.views import (
     AccessView,
     AuditEntry,
     AuditPage,
+    DnsView,
     HostPage,
     KeyView,
     NewAccess,
@@ -31,11 +32,14 @@ from brandproxy.admin.views import (
     Reason,
     TenantChange,
     TenantView,
+    Transfer,
 )
+from brandproxy.certs.status import status
 from brandproxy.context import Context
 from brandproxy.core import names
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.model import Block, BlockKind, Host, HostState, Tenant
+from brandproxy.onboarding import Report, Watcher, page_link
 from brandproxy.storage import origins
 from brandproxy.store import keys
 
@@ -115,7 +119,33 @@ async def list_hosts(call: Call) -> HostPage:
 
 async def add_host(call: Call) -> Host:
     web.require_tenant(call.who, names.slug(call.body.tenant))
-    return await call.registry.add_host(call.body.name, call.body.tenant)
+    if call.body.zone:
+        call.operator()  # names under a delegated zone are proven by its delegation alone
+    return await call.registry.add_host(call.body.name, call.body.tenant, zone=call.body.zone)
+
+
+async def show_dns(call: Call) -> DnsView:
+    """The last look; nothing is asked now."""
+    host = await _host(call)
+    return await _dns(call, host, await Watcher(call.context).last(host.name))
+
+
+async def check_host(call: Call) -> DnsView:
+    """Look now."""
+    host = await _host(call)
+    return await _dns(call, *await Watcher(call.context).check(host.name))
+
+
+async def _dns(call: Call, host: Host, report: Report) -> DnsView:
+    page = await page_link(call.context, host.name)
+    certificate = await status(call.context.store, host.name)
+    watch = report.watch
+    return DnsView(host, page, watch.checked_at, watch.next_at, report.lines, report.findings, certificate)
+
+
+async def transfer_host(call: Call) -> Host:
+    call.operator()
+    return await call.registry.transfer_host((await _host(call)).name, names.slug(call.body.tenant))
 
 
 async def suspend_host(call: Call) -> Host:
@@ -221,6 +251,9 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("POST", "/v1/hosts", "Claim a host name", add_host, Host, NewHost, 201),
     Operation("GET", "/v1/hosts/{name}", "Show a host", _host, Host),
+    Operation("GET", "/v1/hosts/{name}/dns", "Records wanted and seen, certificate", show_dns, DnsView),
+    Operation("POST", "/v1/hosts/{name}/check", "Look at the records now", check_host, DnsView),
+    Operation("POST", "/v1/hosts/{name}/transfer", "Give to another tenant", transfer_host, Host, Transfer),
     Operation("DELETE", "/v1/hosts/{name}", "Remove a host", remove_host),
     Operation("POST", "/v1/hosts/{name}/suspend", "Stop a host", suspend_host, Host, Reason),
     Operation("POST", "/v1/hosts/{name}/resume", "Let a suspended host start over", resume_host, Host),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from brandproxy.certs.status import CertStatus
+from brandproxy.core.records import Finding
 from brandproxy.model import BlockKind, Host, Origin, Policy
+from brandproxy.onboarding.report import Line
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,28 @@ class TenantChange:
 
 @dataclass(frozen=True)
 class NewHost:
+    """`zone`: the customer delegates it to us (operator only)."""
+
     name: str
+    tenant: str
+    zone: str = ""
+
+
+@dataclass(frozen=True)
+class DnsView:
+    """A look at the records. `page`: private address to send the customer. Times are seconds."""
+
+    host: Host
+    page: str
+    checked_at: float
+    next_at: float
+    lines: tuple[Line, ...]
+    findings: tuple[Finding, ...]
+    certificate: CertStatus
+
+
+@dataclass(frozen=True)
+class Transfer:
     tenant: str
 
 

@@ -142,6 +142,7 @@ class Folder:
         try:
             _write(fresh / CHAIN, certificate.chain.encode())
             _write(fresh / KEY, certificate.key)
+            (fresh / f"{CHAIN}.key").symlink_to(KEY)  # where HAProxy looks for the key of a chain
             _sync(fresh)
             os.rename(fresh, version)
             _sync(self._versions)

@@ -21,6 +21,8 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("host", "host"),
     ("origin", "origin"),
     ("cache", "cache"),
+    ("dns", None),
+    ("cert", "cert"),
     ("token", "token"),
     ("key", "key"),
     ("config", "config"),

@@ -20,18 +20,22 @@ Name = Annotated[str, typer.Argument(help="The host name, e.g. links.acme.com.",
 def add(
     name: Name,
     tenant: Annotated[str, typer.Option(help="The tenant who owns the name.")],
+    zone: Annotated[str, typer.Option(help="The customer delegates this zone to us: no CNAME, but NS.")] = "",
     json: Json = False,
 ) -> None:
     """Claim a host name for a tenant and say which CNAME to create.
 
     Example: [bold]brandproxy host add links.acme.com --tenant acme[/bold]
     """
-    host = with_context(lambda context: context.registry.add_host(name, tenant))
+    host = with_context(lambda context: context.registry.add_host(name, tenant, zone=zone))
     if json:
         print_json(asdict(host))
         return
-    print(f"added {host.name} for tenant {tenant}; the customer creates this record:\n")
-    print(f"  {host.name}.  CNAME  {host.target}.\n")
+    if zone:
+        print(f"added {host.name} for tenant {tenant}; the customer delegates {host.zone} to our name servers")
+    else:
+        print(f"added {host.name} for tenant {tenant}; the customer creates this record:\n")
+        print(f"  {host.name}.  CNAME  {host.target}.\n")
     print(f"then: brandproxy dns {host.name}")
 
 
@@ -56,6 +60,31 @@ def show(name: Name, json: Json = False) -> None:
     """Show one host. Example: [bold]brandproxy host show links.acme.com[/bold]"""
     host = with_context(lambda context: context.registry.host(name))
     print_json(asdict(host)) if json else print_table(("host", name), asdict(host).items(), "")
+
+
+@app.command()
+def check(name: Name, json: Json = False) -> None:
+    """Look at a host's records now. Example: [bold]brandproxy host check links.acme.com[/bold]
+
+    Its state moves after two looks that agree on good news, three on bad.
+    """
+    from brandproxy.cli.dns import show as show_report
+    from brandproxy.onboarding import Watcher
+
+    host, report = with_context(lambda context: Watcher(context).check(name))
+    print_json({"host": asdict(host), **asdict(report)}) if json else show_report(host, report)
+
+
+@app.command()
+def transfer(name: Name, tenant: Annotated[str, typer.Option(help="The new owner.")], json: Json = False) -> None:
+    """Give a host to another tenant. Example: [bold]host transfer links.acme.com --tenant other[/bold]
+
+    It gets a new CNAME target, so a new proof; links mailed for the tenant before stop working.
+    """
+    host = with_context(lambda context: context.registry.transfer_host(name, tenant))
+    print_json(asdict(host)) if json else print(
+        f"{host.name} belongs to {tenant}; it waits for CNAME {host.target}."
+    )
 
 
 @app.command()

@@ -3,10 +3,11 @@
 - `looking`   one look at a host's DNS: every question, one Observation
 - `watch`     looks for ever on a jittered schedule, shared by all control nodes; moves states
 - `report`    what a look found, as kept in the store and shown by command line, API and page
+- `links`     private links to the page that customers open without a login
 """
 
 from brandproxy.onboarding.looking import Looker
 from brandproxy.onboarding.report import Report
-from brandproxy.onboarding.watch import Watcher, watch
+from brandproxy.onboarding.watch import Watcher, page_link, watch
 
-__all__ = ["Looker", "Report", "Watcher", "watch"]
+__all__ = ["Looker", "Report", "Watcher", "page_link", "watch"]

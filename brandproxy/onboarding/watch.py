@@ -20,10 +20,12 @@ from brandproxy.core.records import Verdict
 from brandproxy.core.watching import Pace, Watch, moved, next_look
 from brandproxy.errors import BrandproxyError, Conflict, NotFound, Retryable
 from brandproxy.model import Host, HostState
+from brandproxy.onboarding import links
 from brandproxy.onboarding import report as reports
 from brandproxy.onboarding.looking import Looker
 from brandproxy.onboarding.report import Report
 from brandproxy.store import keys
+from brandproxy.store.seal import open_seal
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +138,16 @@ def _watched(host: Host) -> bool:
     return host.state is not HostState.SUSPENDED and not host.name.endswith(".localhost")
 
 
+async def page_link(context: Context, name: str) -> str:
+    """The private address of the host's onboarding page."""
+    host = await context.registry.host(name)
+    return links.url(context.settings, links.make(open_seal(context.settings), host))
+
+
 async def watch(context: Context) -> None:
-    """Run by the control role for ever. The directory must be followed beside it."""
-    await Watcher(context).run()
+    """Run by the control role for ever. The directory must be followed beside it.
+
+    Without an edge domain of its own (`.invalid` never resolves, RFC 6761 §6.4) there is nothing to look for.
+    """
+    if not context.settings.edge.domain.endswith(".invalid"):
+        await Watcher(context).run()

@@ -1,0 +1,85 @@
+"""`brandproxy dns HOST`: the records a customer creates, what is seen of them, what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.context import Context
+
+if TYPE_CHECKING:
+    from brandproxy.model import Host
+    from brandproxy.onboarding import Report
+
+app = typer.Typer()
+
+MARKS = {
+    "right": "[green]✓ found[/]",
+    "missing": "[red]✗ missing[/]",
+    "wrong": "[red]✗ wrong[/]",
+    "unknown": "… ?",
+}
+
+
+@app.command()
+def dns(
+    name: Annotated[str, typer.Argument(help="The host name, e.g. links.acme.com.", show_default=False)],
+    link: Annotated[
+        bool, typer.Option("--link", help="Only print the private page to send the customer.")
+    ] = False,
+    zone_file: Annotated[bool, typer.Option("--zone-file", help="Print the records for a zone file.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the DNS records wanted and seen, and what to do. It looks now and changes nothing.
+
+    Example: [bold]brandproxy dns links.acme.com[/bold]
+    """
+    from brandproxy.onboarding import page_link
+
+    if link:
+        print(with_context(lambda context: page_link(context, name)))
+        return
+    host, report, url = with_context(lambda context: _look(context, name))
+    if json:
+        print_json({"host": asdict(host), "page": url, **asdict(report)})
+    elif zone_file:
+        for line in report.lines:
+            value = f'"{line.wanted.value}"' if line.wanted.type == "TXT" else f"{line.wanted.value}."
+            print(f"{line.wanted.name}. IN {line.wanted.type} {value}")
+    else:
+        show(host, report)
+        print(f"\npage for the customer: {url}")
+
+
+async def _look(context: Context, name: str) -> tuple[Host, Report, str]:
+    import time
+
+    from brandproxy.core.watching import Watch
+    from brandproxy.onboarding import Looker, page_link
+
+    host = await context.registry.host(name)
+    report, _ = await Looker(context.settings).report(host, Watch(), time.time())
+    return host, report, await page_link(context, name)
+
+
+def show(host: Host, report: Report) -> None:
+    """The report for people."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console()
+    console.print(f"[bold]{host.name}[/] of tenant {host.tenant} is [bold]{host.state}[/] ({escape(host.reason)})")
+    rows = [
+        (
+            MARKS[line.state], line.wanted.type, line.wanted.name, line.wanted.value,
+            " ".join(map(escape, line.seen)) or "-", "" if line.wanted.needed else "recommended",
+        )
+        for line in report.lines
+    ]  # fmt: skip
+    print_table(("", "type", "name", "value", "seen now", ""), rows, "no records are wanted")
+    for finding in report.findings:
+        colour = "red" if finding.fatal else "yellow"
+        console.print(f"[{colour}]{finding.code}[/] {escape(finding.sentence)}\n  {escape(finding.fix)}")
