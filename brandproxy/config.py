@@ -156,6 +156,9 @@ class Analytics(_Section):
     """Where events end up."""
 
     engine: str = Field("duckdb:", description="`duckdb:` (in the data directory) or `clickhouse://…`")
+    stream: str = Field(
+        "", description="Redis that carries events from edges to collectors; empty: the store's, if that is Redis"
+    )
     memory: str = Field("512MB", description="most memory the embedded engine may use; the rest spills to disk")
     geoip: Path | None = Field(None, description="MaxMind country database (.mmdb); none: countries stay empty")
     keep_days: int = Field(0, description="days that events are kept; 0: for ever; tenants may keep less")
@@ -219,6 +222,11 @@ class Settings(BaseSettings):
     @property
     def certs_directory(self) -> Path:
         return self.certs.directory or self.data / "certs"
+
+    @property
+    def event_stream(self) -> str:
+        """The Redis URL that events travel over; empty: the collector reads this machine's spool."""
+        return self.analytics.stream or (self.store if self.store.startswith("redis") else "")
 
     @classmethod
     def settings_customise_sources(

@@ -1,8 +1,11 @@
 """The roles a process can have; each runs until SIGTERM. `serve` starts them.
 
 edge         recipients: links, assets, challenges
-control      HTTP API, dashboard, certificates, DNS watch; on one machine also the collector
+control      HTTP API, dashboard, certificates, DNS watch
+collector    events into the analytics engine; part of control while the engine is embedded there
 milter smtp  the front ends a mail server talks to
+
+A fleet runs as many of each as it likes; what is done once for all is led by one of them (`leading`).
 """
 
 from __future__ import annotations
@@ -11,19 +14,20 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from brandproxy import certs, onboarding, shipping
+from brandproxy import certs, onboarding, relay, shipping
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.control import announce
-from brandproxy.engines import Engine, open_engine
+from brandproxy.engines import Engine, embedded, open_engine
 from brandproxy.errors import BrandproxyError
+from brandproxy.leading import lead
 
 
 def edge(settings: Settings) -> None:
@@ -53,7 +57,7 @@ def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
     logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd tells every line of every conversation
 
     async def main() -> None:
-        async with open_context(settings, actor="mail") as context:
+        async with open_context(settings, actor="mail", replica=True) as context:
             work = asyncio.ensure_future(run(context))
             follow = asyncio.create_task(context.directory.follow(context.store))
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,13 +120,35 @@ def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, No
 
     return [
         context.directory.follow(context.store),
-        shipping.collect(context, engine),
-        upkeep.maintain(context, engine),
-        certs.maintain(context),
-        onboarding.watch(context),
+        lead(context.store, "certificates", lambda: certs.maintain(context)),
+        lead(context.store, "onboarding", lambda: onboarding.watch(context)),
+        lead(context.store, "analytics", lambda: upkeep.maintain(context, engine)),
+        *([_collect(context, engine)] if embedded(context.settings) else []),
     ]
 
 
+def collector(settings: Settings) -> None:
+    asyncio.run(_collector(settings))
+
+
+async def _collector(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(open_context(settings, actor="collector", replica=True))
+        engine = open_engine(settings)
+        stack.push_async_callback(engine.close)
+        collecting = asyncio.create_task(_collect(context, engine))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, collecting.cancel)
+        with suppress(asyncio.CancelledError):
+            await collecting
+
+
+async def _collect(context: Context, engine: Engine) -> None:
+    """From the edges of the fleet, or from the edge of this machine."""
+    stream = context.settings.event_stream
+    await (relay.collect(context, engine, stream) if stream else shipping.collect(context, engine))
+
+
 ROLES: dict[str, Callable[[Settings], None]] = {
-    "edge": edge, "control": control, "milter": milter, "smtp": smtp,
+    "edge": edge, "control": control, "collector": collector, "milter": milter, "smtp": smtp,
 }  # fmt: skip

@@ -17,6 +17,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO
 
 from brandproxy.config import Settings
+from brandproxy.engines import embedded
 from brandproxy.errors import BadSettings, Conflict
 from brandproxy.roles import ROLES
 
@@ -31,7 +32,7 @@ def run(settings: Settings, role: str) -> None:
     _die_with_parent()
     if role == "all":
         with _only_server(settings):
-            _supervise(["edge", "control"])
+            _supervise(["edge", "control", *([] if embedded(settings) else ["collector"])])
         return
     if role not in ROLES:
         raise BadSettings(f"no role {role!r}", f"Use one of: all, {', '.join(ROLES)}.")

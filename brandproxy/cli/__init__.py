@@ -26,6 +26,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("token", "token"),
     ("key", "key"),
     ("config", "config"),
+    ("store", "store"),
     ("stats", None),
     ("events", "events"),
     ("mail", None),

@@ -12,7 +12,7 @@ from brandproxy.config import load
 
 app = typer.Typer()
 
-ROLES = "all, edge, control, milter or smtp"
+ROLES = "all, edge, control, collector, milter or smtp"
 
 
 @app.command()

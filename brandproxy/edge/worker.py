@@ -63,6 +63,11 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         work: list[Coroutine[Any, Any, None]] = [context.directory.follow(context.store)]
         if number == 0:
             work += [certs.mirror(context), _forward(settings)]
+            if settings.event_stream:
+                # Here, because it needs the collector's libraries, which one machine's edge never does.
+                from brandproxy.relay import ship
+
+                work.append(ship(context, settings.event_stream))
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
         front = await _listen(settings, listeners, edge, stack)
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))

@@ -6,7 +6,7 @@
 - `clickhouse` the home of a fleet
 """
 
-from brandproxy.engines.base import COLUMNS, Engine, EngineBusy, Row, open_engine
+from brandproxy.engines.base import COLUMNS, Engine, EngineBusy, Row, embedded, open_engine
 from brandproxy.engines.dialect import Dialect
 
-__all__ = ["COLUMNS", "Dialect", "Engine", "EngineBusy", "Row", "open_engine"]
+__all__ = ["COLUMNS", "Dialect", "Engine", "EngineBusy", "Row", "embedded", "open_engine"]

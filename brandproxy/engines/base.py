@@ -98,6 +98,11 @@ class QueryTooLong(Retryable):
     action = "Ask for a shorter period or fewer tenants at once."
 
 
+def embedded(settings: Settings) -> bool:
+    """Whether the engine lives in the process that opens it, so that only one process can."""
+    return settings.analytics.engine.startswith("duckdb:")
+
+
 def open_engine(settings: Settings) -> Engine:
     """The engine a settings value names: `duckdb:` (in the data directory) or `clickhouse://…`."""
     url = settings.analytics.engine

@@ -6,6 +6,7 @@
 - `files`  the home on one machine: a SQLite file in the data directory
 - `redis`  the home of a fleet; `connect` its URLs, `scripts` what runs inside Redis
 - `replica` a node's own copy of a fleet's store, to start and serve from while that is down
+- `copying` moving an installation from one home to another
 - `seal`   secrets at rest
 """
 
