@@ -128,7 +128,8 @@ class Front:
         return "221 2.0.0 Bye"
 
     async def handle_exception(self, error: Exception) -> str:
-        log.error("%s: a fault of ours", self._way, exc_info=error)
+        if not isinstance(error, EOFError | ConnectionError):  # the client is gone: nobody to tell
+            log.error("%s: a fault of ours", self._way, exc_info=error)
         return "451 4.3.0 internal fault, try again"
 
     async def _deliver(self, server: Conversation, transaction: Transaction, content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import smtplib
 import socket
@@ -128,7 +129,7 @@ def postfix(
         server = Postfix(home, port)
         subprocess.run([program, "-c", home / "etc", "start"], check=True, capture_output=True, timeout=30)
         try:
-            _wait_for(port)
+            wait_for(port)
             yield server
         except BaseException:
             print(server.log()[-8000:])
@@ -137,7 +138,7 @@ def postfix(
             subprocess.run([program, "-c", home / "etc", "abort"], capture_output=True, timeout=30)
 
 
-def _wait_for(port: int, seconds: float = 10) -> None:
+def wait_for(port: int, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
@@ -164,8 +165,11 @@ class Sink:
 
     port: int
     received: list[Received] = field(default_factory=list)
+    unanswered: list[bytes] = field(default_factory=list)  # kept, but the client was gone before it heard so
     refuse: list[str] = field(default_factory=list)
     delay: float = 0.0
+    before_data: asyncio.Event | None = None  # when set: wait for it before the answer to DATA
+    halfway: int = 0  # how often DATA was asked for
     unknown: set[str] = field(default_factory=set)
     smtputf8: bool = True
     connections: int = 0
@@ -194,18 +198,32 @@ class Sink:
         self.received.append(
             Received(envelope.mail_from or "", list(envelope.rcpt_tos), content, list(envelope.mail_options))
         )
+        if server.transport is None or server.transport.is_closing():
+            self.unanswered.append(content)
         return "250 2.0.0 kept"
 
-    async def until(self, count: int, seconds: float = 60) -> list[Received]:
+    async def until(self, count: int, seconds: float = 60, mta: Postfix | None = None) -> list[Received]:
+        """What came, once there are `count`; `mta` is told to try again meanwhile what it put off."""
         async with asyncio.timeout(seconds):
-            while len(self.received) < count:
+            for turn in itertools.count(1):
+                if len(self.received) >= count:
+                    break
                 await asyncio.sleep(0.05)
+                if mta is not None and turn % 40 == 0:
+                    await asyncio.to_thread(mta.flush)
         await asyncio.sleep(0.2)  # one more than asked for would be a doubled mail
         return self.received
 
 
 class _Roomy(SMTP):
     line_length_limit = 1 << 22
+
+    async def smtp_DATA(self, arg: str) -> None:
+        sink: Sink = self.event_handler
+        sink.halfway += 1
+        if sink.before_data is not None:
+            await sink.before_data.wait()
+        await super().smtp_DATA(arg)
 
 
 @asynccontextmanager
