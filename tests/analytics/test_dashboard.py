@@ -1,0 +1,252 @@
+"""The dashboard as people use it: in a browser, with and without scripts, by eye and by screen reader."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from brandproxy.analytics.dashboard import pages, session, view
+from brandproxy.model import HostState
+from tests.conftest import free_port, need_program
+
+from .conftest import Port, event, put, some_events
+
+CHROMIUM_ARGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+UI = Path(__file__).parent / "ui"
+PAGES = (
+    "/", "/?tenant=acme&period=7d&machines=include", "/?tenant=nobody", "/campaign?campaign=spring&tenant=acme",
+    "/message?message=m3", "/recipient?recipient=r3&tenant=acme", "/hosts", "/live",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The accessibility checker's source, installed from its lock file when it is not there yet."""
+    script = UI / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        npm = need_program("npm", "npm")
+        done = subprocess.run([npm, "ci", "--silent", "--prefix", str(UI)], capture_output=True, timeout=120)
+        if done.returncode and not os.environ.get("CI"):
+            pytest.skip("axe-core cannot be installed here")
+    return script.read_text()
+
+
+@pytest.fixture
+async def served(port: Port) -> AsyncIterator[tuple[Port, str]]:
+    """The control port on a real socket, with the dashboard."""
+    number = free_port()
+    port.app.router.routes.extend(pages.routes(port.context, port.engine))
+    await port.context.registry.add_host("links.acme.example", "acme")
+    await port.context.registry.set_host_state("links.acme.example", HostState.BROKEN, "CNAME is gone")
+    await port.context.registry.add_host("go.globex.example", "globex")
+    server = uvicorn.Server(uvicorn.Config(port.app, port=number, log_level="error", timeout_graceful_shutdown=1))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.02)
+    yield port, f"http://127.0.0.1:{number}"
+    server.should_exit = True
+    await task
+
+
+@asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    chromium = shutil.which("chromium") or need_program("chromium", "chromium")
+    async with async_playwright() as play:
+        opened = await play.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
+        yield opened
+        await opened.close()
+
+
+async def signed_in(chromium: Browser, base: str, key: str, **options: Any) -> tuple[Page, list[str]]:
+    """A page at the overview, and the list that faults of the console go to."""
+    context = await chromium.new_context(**options)
+    page = await context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    await page.goto(base)
+    await page.get_by_label("API key").fill(key)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.wait_for_url(base + "/")
+    return page, faults
+
+
+async def test_a_day_with_the_dashboard(served: tuple[Port, str]) -> None:
+    port, base = served
+    await put(port.engine, some_events(300, days=20))
+    async with browser() as chromium:
+        page, faults = await signed_in(chromium, base, port.acme, timezone_id="Europe/Berlin")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("acme")
+        figure = page.locator(".figure.clicks .big")
+        before = int(await figure.inner_text())
+        await expect(page.locator(".plot canvas")).to_be_visible()
+        await asyncio.sleep(1)  # the live feed is connected
+        for number in range(3):
+            await put(
+                port.engine, [event(campaign="today", recipient=f"new{number}", link=number)], f"now{number}"
+            )
+        await expect(figure).to_have_text(str(before + 3), timeout=4000)
+
+        await page.get_by_role("link", name="today").first.click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("today")
+        rows = page.locator("section:has(#links-in-order) tbody tr")
+        assert [(await rows.nth(n).inner_text()).split()[0] for n in range(await rows.count())] == ["0", "1", "2"]
+        await page.get_by_role("link", name="Live", exact=True).click()
+        await expect(page.locator("[data-feed] tbody tr").first).to_contain_text("today")
+        await expect(page.locator("[data-pulse]")).to_be_visible()
+        await put(port.engine, [event(campaign="just-now", recipient="r9")], "later")
+        await expect(page.locator("[data-feed] tbody tr").first).to_contain_text("just-now", timeout=4000)
+
+        await page.get_by_role("link", name="Hosts").click()
+        await expect(page.locator("table.hosts")).to_contain_text("The CNAME record is gone")
+        assert "globex" not in await page.content()
+        await page.get_by_role("button", name="Sign out").click()
+        await page.goto(base + "/hosts")
+        assert page.url == base + "/login"
+        assert faults == []
+
+
+async def test_tables_are_read_without_scripts(served: tuple[Port, str]) -> None:
+    port, base = served
+    await put(port.engine, some_events(300, days=20))
+    async with browser() as chromium:
+        page, _ = await signed_in(chromium, base, port.operator, java_script_enabled=False)
+        await page.get_by_text("Show as table").click()
+        await expect(page.locator("table[data-chart] tbody tr")).to_have_count(30)
+        await page.get_by_label("Tenant", exact=True).select_option("globex")
+        await page.get_by_role("button", name="Show", exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("globex")
+        await expect(page.locator("section:has(#list-link) tbody tr").first).to_be_visible()
+
+
+async def test_no_page_has_a_serious_accessibility_fault(served: tuple[Port, str], axe: str) -> None:
+    port, base = served
+    await put(port.engine, some_events(300, days=20))
+    found = []
+    async with browser() as chromium:
+        for scheme in ("light", "dark"):
+            page, faults = await signed_in(chromium, base, port.operator, color_scheme=scheme)
+            for path in (*PAGES, "/login", "/campaign"):
+                await page.goto(base + path)
+                await page.evaluate(axe)
+                result = await page.evaluate("axe.run()")
+                for fault in result["violations"]:
+                    if fault["impact"] in ("serious", "critical"):
+                        found.append((scheme, path, fault["id"], fault["nodes"][0]["html"][:200]))
+            await page.context.close()
+            assert [fault for fault in faults if "400 (Bad Request)" not in fault] == []
+    assert found == []
+
+
+async def sign_in(port: Port, key: str) -> httpx.Response:
+    return await port.client.post("/login", data={"key": key})
+
+
+@pytest.fixture
+def pages_only(port: Port) -> Port:
+    port.app.router.routes.extend(pages.routes(port.context, port.engine))
+    return port
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_tenants_session_shows_no_other_tenant(pages_only: Port, path: str) -> None:
+    port = pages_only
+    await put(port.engine, some_events(300, days=20))
+    assert (await port.client.get(path)).headers["location"] == "/login"
+    assert (await sign_in(port, port.globex)).status_code == 303
+    answer = await port.client.get(path)
+    assert answer.status_code == (404 if "tenant=acme" in path or "nobody" in path else 200)
+    assert "initech" not in answer.text
+    assert "acme.example" not in re.sub(r"(links|go)\.acme\.example", "", answer.text)
+
+
+async def test_every_answer_has_the_strict_headers(pages_only: Port) -> None:
+    port = pages_only
+    await put(port.engine, some_events(50, days=20))
+    await sign_in(port, port.operator)
+    for path in (*PAGES, "/login", "/static/app.js", "/static/nothing", "/campaign"):
+        policy = (await port.client.get(path)).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+    body = (await port.client.get("/")).text
+    assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", body)
+
+
+async def test_hostile_values_are_text_on_every_page(pages_only: Port) -> None:
+    port = pages_only
+    evil = "\"><script>alert(1)</script>{{7*7}}'"
+    await put(
+        port.engine,
+        [event(campaign=evil, message=evil, recipient=evil, url=f"https://x.example/{evil}", agent=evil)],
+    )
+    await sign_in(port, port.operator)
+    for path in ("/", "/live", "/campaign", "/message", "/recipient"):
+        answer = await port.client.get(path, params={path[1:] or "x": evil} if path != "/live" else {})
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+        assert "&lt;script&gt;" in answer.text
+
+
+async def test_a_wrong_key_is_told_kindly_and_guessing_is_slowed(
+    pages_only: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brandproxy.web import Budget
+
+    monkeypatch.setattr(session, "_TRIES", Budget(rate=0.001, burst=3))
+    answers = [await sign_in(pages_only, "bp_000000000000_wrong") for _ in range(4)]
+    assert [a.status_code for a in answers] == [401, 401, 401, 429]
+    assert "not valid" in answers[0].text
+
+
+async def test_a_session_ends_with_its_key_its_time_or_a_changed_cookie(
+    pages_only: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brandproxy import web
+    from brandproxy.access import revoke_key
+
+    port = pages_only
+    cookie = (await sign_in(port, port.acme)).headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert port.acme not in cookie
+    assert (await port.client.get("/")).status_code == 200
+    assert (await port.client.get("/v1/analytics/summary")).status_code == 200
+    forged = await port.client.delete(
+        "/v1/analytics/recipients/r1", headers={"Origin": "https://elsewhere.example"}
+    )
+    assert forged.status_code == 401
+    own = await port.client.delete("/v1/analytics/recipients/r1", headers={"Origin": "http://control"})
+    assert own.status_code == 200
+    later = time.time() + web.SESSION_SECONDS + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(web.time, "time", lambda: later)
+        assert (await port.client.get("/")).status_code == 303
+    value = port.client.cookies[web.SESSION]
+    port.client.cookies.set(web.SESSION, value[:-3] + "AAA", domain="control")
+    assert (await port.client.get("/", headers={"Cookie": f"{web.SESSION}={value[:-3]}AAA"})).status_code == 303
+    await revoke_key(port.context.store, port.acme.split("_")[1])
+    assert (await port.client.get("/", headers={"Cookie": f"{web.SESSION}={value}"})).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0, "0"), (987, "987"), (9_999, "9,999"), (12_345, "12.3k"), (4_560_000, "4.56M"), (7_000_000_000, "7G")],
+)
+def test_numbers_are_short(value: int, told: str) -> None:
+    assert view.short(value) == told
