@@ -195,7 +195,9 @@ class Assets(_Section):
     memory: int = Field(64 << 20, ge=0, description="bytes of objects in memory, of each edge process")
     memory_object: int = Field(1 << 20, ge=0, description="largest object held in memory")
     disk: int = Field(2 << 30, ge=0, description="bytes of objects on disk, shared by the edge processes")
-    image_processes: int = Field(1, ge=1, description="processes that make image variants; each may use one core")
+    image_processes: int = Field(
+        1, ge=1, description="image variants made at a time by one edge process, a core each"
+    )
 
 
 class Settings(BaseSettings):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from brandproxy.storage.bodies import Body, Key
 from brandproxy.storage.cache import Cache
 from brandproxy.storage.disk import Disk
 from brandproxy.storage.origins import Origins
+from brandproxy.storage.variants import Variants
 from brandproxy.store import Change, Store
 from brandproxy.store.seal import open_seal
 
@@ -54,6 +56,7 @@ class Assets:
         self._origins = Origins(settings, self._fetcher, open_seal(settings))
         self._disk = Disk(settings.data / "cache")
         self.cache = Cache(settings.assets, self._disk)
+        self._variants = Variants(settings.assets.image_processes)
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -103,10 +106,19 @@ class Assets:
         if body is not None:
             _HOW["memory"].inc()
             return body
-        load = partial(self._origins.open, origin, asset.path)
-        body, how = await self.cache.get(key, load, self._origins.near(origin))
+        body, how = await self._get(origin, key)
         _HOW[how].inc()
         return body
+
+    async def _get(self, origin: Origin, key: Key) -> tuple[Body, str]:
+        if not key.variant:
+            load = partial(self._origins.open, origin, key.path)
+            return await self.cache.get(key, load, self._origins.near(origin))
+
+        async def original() -> Body:
+            return (await self._get(origin, replace(key, variant="")))[0]
+
+        return await self.cache.get(key, self._variants.load(original, key.variant))
 
     async def _sweep(self) -> None:
         """Keep the disk within its bounds. Any worker may do it; one at a time does."""

@@ -7,7 +7,7 @@
 - `disk`      the cache's part on disk, shared by the worker processes of a machine
 - `bodies`    objects ready to be sent: in memory, in a file, or still arriving
 - `cache`     memory over disk over origins: one fetch for many askers, stale rather than failing
-- `variants`  smaller forms of images, made in a bounded pool of processes
+- `variants`  smaller forms of images, made by `convert`, a program of its own, in bounded numbers
 - `purge`     forgetting objects on every edge
 - `snapshot`  copies of mailed images that do not change any more
 """

@@ -30,9 +30,11 @@ class Client:
     def __init__(self, assets: Assets, site: Site) -> None:
         self.assets, self.site = assets, site
 
-    async def ask(self, path: str, method: str = "GET", origin: str = "media", **headers: str) -> httpx.Response:
+    async def ask(
+        self, path: str, method: str = "GET", origin: str = "media", variant: str = "", **headers: str
+    ) -> httpx.Response:
         async def app(scope, receive, send):  # type: ignore[no-untyped-def]
-            await self.assets.serve(scope, receive, send, self.site, tokens.Asset(origin, path))
+            await self.assets.serve(scope, receive, send, self.site, tokens.Asset(origin, path, variant))
 
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://edge") as http:
             names = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,0 +1,93 @@
+"""Smaller forms of images, as tokens name them (`core.objects.variant`).
+
+A variant is an object of the cache like any other: made once, kept on disk, purged with its original. What cannot
+be made smaller is served as it is: a variant never loses an image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from brandproxy.core import objects
+from brandproxy.core.delivery import Meta
+from brandproxy.storage.base import Found, Want
+from brandproxy.storage.bodies import Body
+from brandproxy.storage.cache import Load
+
+log = logging.getLogger(__name__)
+
+MAX_ORIGINAL = 20 << 20  # bytes; larger images are served as they are
+_SECONDS = 30.0
+_PROGRAM = Path(__file__).with_name("convert.py")
+
+
+class Variants:
+    """At most `processes` images are converted at a time; others wait."""
+
+    def __init__(self, processes: int) -> None:
+        self._room = asyncio.Semaphore(processes)
+
+    def load(self, original: Callable[[], Awaitable[Body]], text: str) -> Load:
+        """How the cache gets the variant `text` of the object that `original` gets."""
+
+        @asynccontextmanager
+        async def load(want: Want) -> AsyncIterator[Found | None]:
+            body = await original()
+            meta = body.described.meta
+            etag = _etag(meta, text)
+            if etag == want.etag:
+                yield None
+                return
+            if meta.size > MAX_ORIGINAL:
+                yield Found(meta, body.read(0, meta.size))
+                return
+            data = b"".join([chunk async for chunk in body.read(0, meta.size)])
+            made = await self._convert(data, text)
+            if made is not None:
+                data, kind = made
+                meta = replace(meta, content_type=kind)
+            yield Found(replace(meta, size=len(data), etag=etag), _once(data))
+
+        return load
+
+    async def _convert(self, data: bytes, text: str) -> tuple[bytes, str] | None:
+        """(image, media type), or None when it stays as it is."""
+        wanted = objects.variant(text)
+        if wanted is None:
+            return None
+        command = [sys.executable, "-I", str(_PROGRAM), str(wanted.width), wanted.format]
+        async with self._room:
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            )
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    out, _ = await process.communicate(data)
+            except TimeoutError:
+                log.warning("an image took longer than %.0f s to convert and stays as it is", _SECONDS)
+                return None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        if process.returncode != 0:
+            return None
+        kind, _, image = out.partition(b"\n")
+        return image, f"image/{kind.decode('ascii')}"
+
+
+def _etag(meta: Meta, text: str) -> str:
+    seed = f"{meta.etag or meta.modified}\x1f{meta.size}\x1f{text}"
+    return f'"{hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:24]}"'
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
