@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from html import unescape
 from typing import NamedTuple
 
-from brandproxy.core import html, links, policy, text, urls
+from brandproxy.core import html, links, objects, policy, text, urls
 from brandproxy.core.mime import Leaf
 from brandproxy.core.report import REWRITTEN, Link
 from brandproxy.core.splice import Edit
@@ -78,7 +78,7 @@ class Judge:
         if isinstance(where, str):
             return Verdict(where)
         try:
-            return Verdict(REWRITTEN, self.mint.asset(*where))
+            return Verdict(REWRITTEN, self.mint.asset(*where, objects.minted(self.tenant.origins, *where[:2])))
         except BadInput:
             return Verdict("too long")
 

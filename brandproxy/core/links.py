@@ -51,8 +51,8 @@ class Links:
         )
         return f"{self._base}/c/{token}"
 
-    def asset(self, origin: str, path: str, fragment: str) -> str:
-        link = f"{self._base}/a/{asset_token(self._ring, origin, path)}/{file_name(path)}"
+    def asset(self, origin: str, path: str, fragment: str, variant: str = "") -> str:
+        link = f"{self._base}/a/{asset_token(self._ring, origin, path, variant)}/{file_name(path)}"
         return f"{link}#{fragment}" if fragment else link
 
     def open(self) -> str:
@@ -67,6 +67,6 @@ class Links:
 
 
 @lru_cache(4096)
-def asset_token(ring: KeyRing, origin: str, path: str) -> str:
+def asset_token(ring: KeyRing, origin: str, path: str, variant: str) -> str:
     """The same for all recipients, so minted once."""
-    return ring.mint(Asset(origin, path))
+    return ring.mint(Asset(origin, path, variant))

@@ -7,8 +7,12 @@ perhaps with a query. Web storage gets it as it is; storage with keys and files 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
+
+from brandproxy.core.media import by_name
+from brandproxy.model import Origin
 
 MAX_PATH = 2048
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -80,6 +84,15 @@ def variant(text: str) -> Variant | None:
     if match is None or not text or (match[1] and match[2] and not match[2].startswith("-")):
         return None
     return None if text.startswith("-") else Variant(int(match[1] or 0), match[3] or "")
+
+
+_RASTER = frozenset(("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff"))
+
+
+def minted(origins: Iterable[Origin], name: str, path: str) -> str:
+    """The variant a new link to an object carries: its origin's, for images that have forms; else none."""
+    found = next((origin.variant for origin in origins if origin.name == name), "")
+    return found if found and by_name(path.partition("?")[0]) in _RASTER else ""
 
 
 def coding(accept_encoding: str) -> str:
