@@ -172,6 +172,11 @@ class Collector:
         url = trim(url)
         if not url or url[0] == "#" or url[:5].lower() == "data:":
             return False
+        if url[:14].lower().startswith(("http+notrack:", "https+notrack:")):
+            at = self.text.find("+", start, end)
+            if self.text[at : at + 8].lower() == "+notrack":
+                self.markers.append((at, at + 8))
+                url, cover = url.partition("+")[0] + ":" + url.partition(":")[2], ("http+notrack", cover[1])
         self.found.append((start, end, url, place, role, cover, (0, 0)))
         return True
 

@@ -43,8 +43,9 @@ from brandproxy.core.tokenizer import (
 from brandproxy.core.tree import Tree
 from brandproxy.core.vocabulary import VOID
 
-__all__ = ["Found", "Scan", "scan"]
+__all__ = ["FORMS", "Found", "Scan", "scan"]
 
+FORMS = frozenset(("form action", "button formaction", "input formaction"))  # followed with fields as the query
 _BLANK = "\t\n\f\r \0"
 _UNMARKED: Cover = ("", False)
 
@@ -123,7 +124,8 @@ class _Scanner:
             self.unclosed = True
             if self.in_comment:
                 return condition.end()
-        self.comment(condition.end(), end if close < 0 else max(close - 3, condition.end()))
+        tail = 0 if close < 0 else 4 if self.text[close - 2] == "!" else 3  # "--!>" or "-->"
+        self.comment(condition.end(), max((end if close < 0 else close) - tail, condition.end()))
         return close
 
     def comment(self, pos: int, end: int) -> None:
@@ -218,9 +220,11 @@ class _Scanner:
         )
         before = tree.mode
         kept = tree.start(name, values, closed)
-        if self.in_head is None and tree.mode != "head":
+        if self.in_head is None and tree.mode != "head" and not self.in_comment:
             self.in_head = len(self.out.found)
-        if name == "frameset" and kept and not tree.ns and before != "frameset":  # it takes the place of the body
+        if (
+            name == "frameset" and kept and not (tree.ns or self.in_comment) and before != "frameset"
+        ):  # it takes the place of the body
             del self.out.found[self.in_head :]
             self.out.links.clear()
         return kept

@@ -180,6 +180,8 @@ def _link(judge: Judge, leaf: Leaf, found: html.Found, body: str) -> Link:
     reason = leaf.reason
     if leaf.kind == "amp" and not reason and found.url[:5].lower() == "http:":
         reason = "AMP needs https"
+    if found.place in html.FORMS:
+        reason = reason or "form fields would be lost"  # they replace the query; no query reaches a Location
     verdict = Verdict(reason) if reason else judge.link(found.url, found.private, found.off, named)
     return Link(
         leaf.path, found.place, found.url, verdict.reason, verdict.new, verdict.number,

@@ -68,7 +68,7 @@ STEP = _step(
     "href src srcset xlink:href background poster action formaction method formmethod type rel http-equiv content"
     " encoding color face size"
 )
-STEPS = {"a": _step("href background"), "img": _step("src srcset background")}  # the commonest by far
+STEPS = {"a": _step("href xlink:href background"), "img": _step("src srcset background")}  # the commonest by far
 _COMMENT_END = re.compile(r"--!?>")
 CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)
 _DOCTYPE = re.compile(

@@ -25,6 +25,63 @@ URLS = {
 }  # fmt: skip
 STAND_IN = re.compile(r"https://l\.example/c/(\d+)\.")
 
+# What random markup is made of: tags whose rules are hard, with attributes; other pieces; bare characters.
+LINK = '<a href="http://e.test/1?a=1&amp;b=2">L</a>'
+NAMES = (
+    *("svg", "math", "select", "option", "optgroup", "frameset", "plaintext", "table", "tr", "td", "th", "tbody"),
+    *("thead", "caption", "colgroup", "col", "p", "div", "span", "b", "i", "a", "nobr", "font", "li", "ul", "dd"),
+    *(
+        "dt",
+        "button",
+        "h1",
+        "h2",
+        "form",
+        "input",
+        "textarea",
+        "style",
+        "script",
+        "title",
+        "foreignObject",
+        "desc",
+    ),
+    *("mi", "mo", "annotation-xml", "mglyph", "ruby", "rt", "applet", "object", "iframe", "noframes", "noscript"),
+    *("template", "pre", "br", "hr", "img", "body", "html", "head", "x"),
+)
+ATTRIBUTES = [
+    "",
+    "",
+    "",
+    "/",
+    " color=x",
+    " type=hidden",
+    " encoding=text/html",
+    " href=//e.test/h",
+    " src=//e.test/s",
+]
+PIECES = [
+    "x",
+    " ",
+    "\n",
+    "&amp;",
+    "\0",
+    "<![CDATA[",
+    "]]>",
+    "<!--",
+    "-->",
+    "<!x>",
+    "<?x>",
+    "</>",
+    LINK,
+    "<a href=/a>",
+]
+CHARACTERS = [
+    *"<>/=\"' \n\r\t\f\0!-?aA&#;x\x01\x80é", "href", "HREF", "style", "script", "title", "img", "src", "plaintext",
+    "http://e.test/1", "//e.test/2", "&amp;", "&amp", "&copy", "&copy=", "&#47;", "&#x2f", "<!--", "-->", "--!>",
+    '<a href="http://e.test/&amp;x">', "</a>", "<img src=", "</", "<script>", "</script>", "<style>", "</style",
+    "<title>", "</title>", "<!", "<?", "[CDATA[", "]]>", "doctype", "data:", "<base href=//b.test/>",
+    " href=//e.test/3",
+]  # fmt: skip
+
 
 def splice(text: str, result: Scan) -> str:
     parts, at = [], 0
@@ -95,7 +152,7 @@ def texts(node: Element) -> list[str]:
 
 
 def normal(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
 
 
 def html5lib_cases(folder: Path) -> Iterator[str]:

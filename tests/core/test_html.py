@@ -20,6 +20,16 @@ ONE = [
     ("<link rel='Alternate StyleSheet' href=http://e.com/s.css>", "http://e.com/s.css", "link href"),
     ('<p style="background:url(&quot;http://e.com/i&quot;)">', "http://e.com/i", "style attr url()"),
     ("<p style='background:u\\72l( http://e.com/\\(i )'>", "http://e.com/(i", "style attr url()"),
+    ("<style>a{b:c \"\n} d{e:url(http://e.com/i.png)}</style>", "http://e.com/i.png", "css url()"),
+    ("<style>@font-face{src:url( \"http://e.com/f\\"
+     "2e woff\" )}</style>", "http://e.com/f.woff", "css url()"),
+    ("<style>@media x{@IMPORT url(http://e.com/s.css) print;}</style>", "http://e.com/s.css", "@import"),
+    ("<p style='background:url(data:x,y),URL(http://e.com/i)'>", "http://e.com/i", "style attr url()"),
+    ("<p style=background:rgb(1,2,3)url(http://e.com/i)>", "http://e.com/i", "style attr url()"),
+    ("<svg><a xlink:href=http://e.com/>", "http://e.com/", "a xlink:href"),
+    ("<svg><image href=http://e.com/>", "http://e.com/", "image href"),
+    ("<svg><style><a href=http://e.com/>", "http://e.com/", "a href"),
+    ("<svg><title><a href=http://e.com/>", "http://e.com/", "a href"),
     ("<style>@import 'http://e.com/s.css';</style>", "http://e.com/s.css", "@import"),
     ("<style>a{b:url(http://e.com/i.png)}</style>", "http://e.com/i.png", "css url()"),
     ("<style>a{b:image-set('http://e.com/i.png' 1x)}</style>", "http://e.com/i.png", "css image-set()"),
@@ -44,6 +54,10 @@ NONE = [
     "<style>/* url(http://no.com/) */ @namespace svg url(http://no.com/);</style>",
     "<plaintext><a href=http://no.com/>",
     "<a href=http://no.com/",
+    "<svg><![CDATA[<a href=http://no.com/>]]>",
+    "<style>a{b:url(http://no .com/) #url(http://no.com/) 'url(http://no.com/)'}</style>",
+    "<style>a{b:'bad url(http://no.com/)\n}</style>",
+    "<p title=a=b style='content:\"url(http://no.com/)\"'>",
     "<form method=post action=http://no.com/>",
     "<img src=data:image/png;base64,AAAA>",
     "<p title='<a href=http://no.com/>'>",
@@ -89,6 +103,18 @@ def test_a_mark_on_a_link_covers_the_image_in_it_and_no_more() -> None:
     text = "<a ses:no-track href=http://1.com/><img src=http://i.com/></a><img src=http://j.com/>"
     for before in ("", "<svg></svg>"):
         assert [bool(found.off) for found in scan(before + text).found] == [True, True, False]
+
+
+def test_postals_prefix_opts_out_and_goes() -> None:
+    text = "<a href=http+notrack://1.com/+notrack>x</a>"
+    assert (only(text).url, only(text).off) == ("http://1.com/+notrack", "http+notrack")
+    ((start, end),) = scan(text).markers
+    assert text[:start] + text[end:] == "<a href=http://1.com/+notrack>x</a>"
+
+
+def test_a_reference_left_open_before_a_url_keeps_it_from_being_replaced() -> None:
+    assert scan('<p style="background:url(&quot//e.com/i)">').found == ()
+    assert scan('<p style="background:url(&quot;//e.com/i&quot;)">').found != ()
 
 
 def test_private_links_are_told_apart() -> None:

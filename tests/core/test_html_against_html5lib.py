@@ -19,69 +19,13 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from brandproxy.core.html import scan
-from tests.core.html_oracle import html5lib_cases, judge
+from tests.core.html_oracle import ATTRIBUTES, CHARACTERS, LINK, NAMES, PIECES, html5lib_cases, judge
 
-LINK = '<a href="http://e.test/1?a=1&amp;b=2">L</a>'
 WRAPPINGS = {
     "after": "{}" + LINK,
     "around": "<a href=http://e.test/0></a>{}<img src='//e.test/2'>" + LINK,
     "inside": "<div><a href=http://e.test/3>{}</a></div><!--[if mso]>" + LINK + "<![endif]-->" + LINK,
 }
-NAMES = (
-    *("svg", "math", "select", "option", "optgroup", "frameset", "plaintext", "table", "tr", "td", "th", "tbody"),
-    *("thead", "caption", "colgroup", "col", "p", "div", "span", "b", "i", "a", "nobr", "font", "li", "ul", "dd"),
-    *(
-        "dt",
-        "button",
-        "h1",
-        "h2",
-        "form",
-        "input",
-        "textarea",
-        "style",
-        "script",
-        "title",
-        "foreignObject",
-        "desc",
-    ),
-    *("mi", "mo", "annotation-xml", "mglyph", "ruby", "rt", "applet", "object", "iframe", "noframes", "noscript"),
-    *("template", "pre", "br", "hr", "img", "body", "html", "head", "x"),
-)
-ATTRIBUTES = [
-    "",
-    "",
-    "",
-    "/",
-    " color=x",
-    " type=hidden",
-    " encoding=text/html",
-    " href=//e.test/h",
-    " src=//e.test/s",
-]
-PIECES = [
-    "x",
-    " ",
-    "\n",
-    "&amp;",
-    "\0",
-    "<![CDATA[",
-    "]]>",
-    "<!--",
-    "-->",
-    "<!x>",
-    "<?x>",
-    "</>",
-    LINK,
-    "<a href=/a>",
-]
-CHARACTERS = [
-    *"<>/=\"' \n\r\t\f\0!-?aA&#;x\x01\x80é", "href", "HREF", "style", "script", "title", "img", "src", "plaintext",
-    "http://e.test/1", "//e.test/2", "&amp;", "&amp", "&copy", "&copy=", "&#47;", "&#x2f", "<!--", "-->", "--!>",
-    '<a href="http://e.test/&amp;x">', "</a>", "<img src=", "</", "<script>", "</script>", "<style>", "</style",
-    "<title>", "</title>", "<!", "<?", "[CDATA[", "]]>", "doctype", "data:", "<base href=//b.test/>",
-    " href=//e.test/3",
-]  # fmt: skip
-
 tags = st.builds("<{}{}>".format, st.sampled_from(NAMES), st.sampled_from(ATTRIBUTES))
 ends = st.builds("</{}>".format, st.sampled_from(NAMES))
 hard = st.lists(st.one_of(tags, tags, ends, st.sampled_from(PIECES)), min_size=1, max_size=14).map("".join)
@@ -104,6 +48,8 @@ def test_html5libs_own_cases_with_links_around_them(wrapping: str, corpus: Path)
 @FUZZ
 @given(hard, st.sampled_from(["", "<!doctype html>"]))
 @example("<svg><plaintext>a</plaintext>b", "")
+@example("<!--[if mso]><a href='http://e.test/--!>", "")
+@example("<a href=/a><!--[if mso]><frameset><![endif]-->", "")
 @example("<table><tr><table><plaintext>", "")
 @example("<svg><foreignObject><b></foreignObject><select>", "")
 def test_hard_tags_in_any_order(text: str, doctype: str) -> None:
