@@ -38,7 +38,7 @@ from brandproxy.model import Origin, Policy, References, SigningKey, Tenant
 __version__ = "0.1.0"
 __all__ = [
     "Control", "Link", "Origin", "Policy", "References", "Report", "Result", "SigningKey", "Template", "Tenant",
-    "compile", "control", "restore", "rewrite", "tenant", "unrewrite",
+    "compile", "control_headers", "restore", "rewrite", "tenant", "unrewrite",
 ]  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def tenant(
     return Tenant(slug, (SigningKey(0, secret, 0),), slug, policy or Policy(), stores)
 
 
-def control(message: bytes) -> Control:
+def control_headers(message: bytes) -> Control:
     """The message's `X-Brandproxy-*` headers: which tenant, and the references. `rewrite` removes them."""
     return _control(message, _mime.parse_header(message))
 

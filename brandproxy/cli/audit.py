@@ -74,7 +74,7 @@ def _sources(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise NotFound(f"{path} does not exist", "Name files or folders with messages.")
     guessed = mimetypes.guess_type(path.name)[0] or ""
-    if not guessed.startswith(_BINARY):
+    if not guessed.startswith(_BINARY) or guessed == "application/mbox":
         yield path
 
 

@@ -87,7 +87,7 @@ def unrewrite(
 async def _rewrite(context: Context, raw: bytes, slug: str, given: References, host: str) -> Result:
     import brandproxy
 
-    slug = slug or brandproxy.control(raw).tenant
+    slug = slug or brandproxy.control_headers(raw).tenant
     if not slug:
         print(
             "brandproxy: whose message is it?\n  Give --tenant or an X-Brandproxy-Tenant header.", file=sys.stderr

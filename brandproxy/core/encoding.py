@@ -67,12 +67,12 @@ class Body:
 def read(message: bytes, leaf: Leaf) -> Body:
     """The body of a leaf. Raises ValueError with the reason why it is left alone."""
     raw = message[leaf.start : leaf.end]
+    raw = raw.rstrip(b"\r\n") if leaf.encoding == "base64" else raw
     eol = b"\r\n" if b"\r\n" in raw or (b"\n" not in raw and b"\r\n" in message[:1000]) else b"\n"
     width, data = 0, raw
     if leaf.encoding == "quoted-printable":
         data = _unquote(raw)
     elif leaf.encoding == "base64":
-        raw = raw.rstrip(b"\r\n")
         data, width = _unwrap(raw, eol)
     text, codec = charset.decode(data, leaf.charset)
     if "-----BEGIN PGP " in text and _PGP.search(text):
@@ -82,12 +82,12 @@ def read(message: bytes, leaf: Leaf) -> Body:
 
 def _unwrap(raw: bytes, eol: bytes) -> tuple[bytes, int]:
     """Data and line width of a base64 body that encodes back to itself."""
-    width = raw.find(eol) if eol in raw else len(raw)
+    width = raw.find(eol) if eol in raw else max(len(raw), 76)  # RFC 2045 §6.8
     try:
         data = unwrap(raw)
     except binascii.Error:
         raise ValueError("irregular base64") from None
-    if width % 4 or (raw and wrap(data, max(width, 4), eol) != raw):
+    if width % 4 or wrap(data, max(width, 4), eol) != raw:
         raise ValueError("irregular base64")
     return data, max(width, 4)
 

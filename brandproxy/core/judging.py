@@ -1,7 +1,8 @@
 """A verdict for every URL of a body, and the edits of those that are rewritten.
 
 Deciding about one URL, in order (the first that holds is its verdict):
-1. the reason its whole message or part is left alone
+1. the reason its whole message or part is left alone; an HTML body that holds a link made for this message was
+   `already processed`: marks in it are gone, so its other URLs stay as they are
 2. `already ours`: it carries a valid token of this tenant
 3. `opted out`: the sender marked it or an ancestor
 4. what `policy.judge` or `policy.asset` says
@@ -52,8 +53,10 @@ class Judge:
     def link(self, url: str, private: bool, off: str, text_host: str) -> Verdict:
         """A link to a page."""
         wants = self.tenant.policy
-        reason = self.blanket or ("already ours" if links.ours(self.ring, url) else "")
-        reason = reason or ("opted out" if off else policy.judge(wants, url))
+        if not self.blanket and links.ours(self.ring, url):
+            self.count += 1  # it counts towards the cap on every pass
+            return Verdict("already ours")
+        reason = self.blanket or ("opted out" if off else policy.judge(wants, url))
         if not reason and text_host and wants.leave_url_text:
             reason = "text names another host"
         if not reason and wants.unsubscribe_links != "click" and self._unsubscribes(url):
@@ -98,6 +101,15 @@ class Judge:
             return Verdict(REWRITTEN, self.mint.unsubscribe(url))
         except BadInput:
             return Verdict("too long")
+
+    def part(self, reason: str, url: str) -> Verdict:
+        """A URL in a part that is left alone for `reason`."""
+        return Verdict("already ours" if links.ours(self.ring, url) else reason)
+
+    def processed(self, url: str) -> bool:
+        """Whether `url` shows that we rewrote its body before, for this message: opt-out marks are gone then."""
+        payload = links.ours(self.ring, url)
+        return payload is not None and self.mint.made(payload)
 
     def _unsubscribes(self, url: str) -> bool:
         return url in self.list_urls or policy.unsubscribes(url)
@@ -153,9 +165,11 @@ def _plain(judge: Judge, leaf: Leaf, body: str) -> Outcome:
 
 def _html(judge: Judge, leaf: Leaf, body: str, scan: html.Scan, wants_pixel: bool) -> Outcome:
     outcome = Outcome()
+    if not leaf.reason and any(judge.processed(found.url) for found in scan.found):
+        leaf = replace(leaf, reason="already processed")
     for found in scan.found:
         link = _asset(judge, leaf, found) if found.role == "asset" else _link(judge, leaf, found, body)
-        outcome.opened = outcome.opened or (link.verdict == "already ours" and "/o/" in link.url)
+        outcome.opened = outcome.opened or ("/o/" in link.url and bool(links.ours(judge.ring, link.url)))
         outcome.add(link, found.start, found.end)
     if judge.blanket or leaf.reason:
         return outcome
@@ -169,7 +183,7 @@ def _html(judge: Judge, leaf: Leaf, body: str, scan: html.Scan, wants_pixel: boo
 
 
 def _asset(judge: Judge, leaf: Leaf, found: html.Found) -> Link:
-    verdict = Verdict(leaf.reason) if leaf.reason else judge.asset(found.url, found.off)
+    verdict = judge.part(leaf.reason, found.url) if leaf.reason else judge.asset(found.url, found.off)
     return Link(leaf.path, found.place, found.url, verdict.reason, verdict.new)
 
 
@@ -182,7 +196,7 @@ def _link(judge: Judge, leaf: Leaf, found: html.Found, body: str) -> Link:
         reason = "AMP needs https"
     if found.place in html.FORMS:
         reason = reason or "form fields would be lost"  # they replace the query; no query reaches a Location
-    verdict = Verdict(reason) if reason else judge.link(found.url, found.private, found.off, named)
+    verdict = judge.part(reason, found.url) if reason else judge.link(found.url, found.private, found.off, named)
     return Link(
         leaf.path, found.place, found.url, verdict.reason, verdict.new, verdict.number,
         verdict.private or found.private, named, content,

@@ -44,6 +44,14 @@ class Links:
     def secure(self) -> bool:
         return self._base.startswith("https:")
 
+    def made(self, payload: Payload) -> bool:
+        """Whether a link of ours was made for this very message: it carries the same references, not none."""
+        refs = self._refs
+        mine = (refs.campaign, refs.message, refs.recipient)
+        return isinstance(payload, Click | Open) and any(mine) and mine == (
+            payload.campaign, payload.message, payload.recipient
+        )  # fmt: skip
+
     def click(self, url: str, number: int, private: bool) -> str:
         refs = self._refs
         token = self._ring.mint(

@@ -143,8 +143,10 @@ class _Scan:
             self._leave(depth)
             return end - 1
         parent = self._open[depth]
-        parent.parts += 1
         head = _head(self.message, end, self._depth)
+        if head.body == end < len(self.message) and not head.reason:
+            return end - 1  # the next delimiter follows at once: readers do not count that as a part
+        parent.parts += 1
         if len(self.leaves) < MAX_PARTS:
             self.enter(head, f"{parent.path}.{parent.parts}", parent.blanket, parent.digest)
         return head.body - 1
