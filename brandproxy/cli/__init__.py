@@ -1,6 +1,7 @@
 """Floor 5, the command line: one module per group of commands, each listed once in `_GROUPS`.
 
-Commands import what they use when they run, so that `brandproxy rewrite` in a mail pipe starts fast.
+Commands import what they use when they run, and `brandproxy rewrite`, which a mail pipe starts for every message,
+loads its own module only.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
 EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h
 
 
-def build() -> typer.Typer:
-    """The whole command tree."""
+def build(first: str = "") -> typer.Typer:
+    """The command tree, whole unless `first`, the first word of the call, is that of the mail pipe."""
     app = typer.Typer(
         name="brandproxy",
         help="Links and images in outgoing mail under the customer's own name.",
@@ -45,7 +46,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module, group in _GROUPS:
+    for module, group in (("rewrite", None),) if first == "rewrite" else _GROUPS:
         app.add_typer(import_module(f"brandproxy.cli.{module}").app, name=group)
     return app
 
@@ -53,7 +54,7 @@ def build() -> typer.Typer:
 def main() -> None:
     """Entry point. Errors are one line with what to do next; retryable ones exit with EX_TEMPFAIL."""
     try:
-        build()()
+        build(*sys.argv[1:2])()
     except BrandproxyError as error:
         print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
         raise SystemExit(EX_TEMPFAIL if isinstance(error, Retryable) else 1) from error

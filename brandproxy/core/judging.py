@@ -156,7 +156,7 @@ def judge_body(judge: Judge, leaf: Leaf, body: str, wants_pixel: bool) -> Outcom
 def _plain(judge: Judge, leaf: Leaf, body: str) -> Outcome:
     outcome = Outcome()
     for found in text.find(body, leaf.flowed, leaf.delsp):
-        reason = leaf.reason or ("no scheme" if found.bare else "")
+        reason = leaf.reason or found.fault
         verdict = Verdict(reason) if reason else judge.link(found.url, False, "", "")
         link = Link(leaf.path, "text", found.url, verdict.reason, verdict.new, verdict.number, verdict.private)
         outcome.add(link, found.start, found.end)

@@ -1,10 +1,11 @@
 """URLs in text/plain: which characters they are, however the text was wrapped.
 
-Only URLs with a scheme are links to be rewritten; a bare `www.` name is reported and left as written.
+Only URLs with a scheme are links to be rewritten; a bare `www.` name is reported and left as written. What is
+decided about a URL never depends on the length of its neighbours, so that a second pass decides the same.
 Where a URL ends is linkify-it's judgement (brackets and quotes around it, trailing punctuation, IDN). Before
 it looks, in order:
 1. `<URL>` and `<URL:…>` (RFC 3986 appendix C): everything between the angle brackets; a line end inside counts
-   for nothing when the line before it is as long as lines are when they are wrapped
+   for nothing when the URL was long enough to be wrapped there, otherwise the URL is left alone
 2. format=flowed with DelSp=yes (RFC 3676 §4): soft line ends and space-stuffing are taken out
 3. otherwise a URL ends with its line
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 MAX_FOUND = 5000  # URLs of one part; the rest is not looked at
 _WINDOW = 4200  # characters looked at for one URL: longer ones are left alone anyway
-_WRAPPED = 50  # a shorter line was not broken because it was too long
+_WRAPPED = 40  # a shorter piece was not broken off because the line was too long
 
 _START = re.compile(r"https?://|(?<![\w@./-])www\.(?=[\w-]+\.)", re.IGNORECASE)
 _ANGLED = re.compile(r"(?:[^\s<>\"]|[ \t]?\r?\n(?:[ \t]?>[ \t]?)*[ \t]?(?=[^\s<>]))*", re.IGNORECASE)
@@ -29,12 +30,12 @@ _QUOTE = re.compile(r">*")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """`text[start:end]` is what stands for the URL, wraps included; `bare` when it has no scheme."""
+    """`text[start:end]` is what stands for the URL, wraps included; `fault` says why it is left as written."""
 
     start: int
     end: int
     url: str
-    bare: bool = False
+    fault: str = ""
 
 
 def find(text: str, flowed: bool = False, delsp: bool = False) -> list[Url]:
@@ -51,6 +52,8 @@ def find(text: str, flowed: bool = False, delsp: bool = False) -> list[Url]:
 
 
 def _angled(text: str, start: int) -> Url | None:
+    if text[start] in "wW":
+        return None
     if text[start - 1 : start] != "<" and text[max(0, start - 5) : start].upper() != "<URL:":
         return None
     match = _ANGLED.match(text, start, start + _WINDOW)
@@ -60,12 +63,8 @@ def _angled(text: str, start: int) -> Url | None:
     body = text[start:end]
     if "\n" not in body:
         return Url(start, end, body)
-    line = start - text.rfind("\n", max(0, start - 1000), start) - 1
-    for piece in body.split("\n")[:-1]:
-        if line + len(piece) < _WRAPPED:
-            return None
-        line = 0
-    return Url(start, end, _FOLD.sub("", body))
+    wrapped = all(len(piece) >= _WRAPPED for piece in body.split("\n")[:-1])
+    return Url(start, end, _FOLD.sub("", body), "" if wrapped else "broken over lines")
 
 
 def _plain(text: str, start: int, after_scheme: int, joins: bool) -> Url | None:
@@ -76,7 +75,9 @@ def _plain(text: str, start: int, after_scheme: int, joins: bool) -> Url | None:
     scheme = "http:" if window[:4].lower() == "http" else ""
     if not scheme:
         length = _linkify().test_schema_at("http://" + window, "http:", 5)
-        return None if length < 3 else Url(start, start + length - 2, "http://" + window[: length - 2], True)
+        return (
+            None if length < 3 else Url(start, start + length - 2, "http://" + window[: length - 2], "no scheme")
+        )
     colon = window.index(":") + 1
     length = _linkify().test_schema_at(window, "http:", colon)
     if not length:

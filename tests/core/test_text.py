@@ -66,8 +66,9 @@ def test_angle_brackets_hold_a_url_together_over_wrapped_lines() -> None:
     assert result.message.endswith(f"> x <{result.report.rewritten[0].new}> y".encode())
 
 
-def test_a_short_line_in_angle_brackets_was_not_wrapped() -> None:
-    assert urls("<https://acme.test/a\r\nb>") == ["https://acme.test/a"]
+def test_a_url_broken_in_angle_brackets_for_no_reason_is_left_alone() -> None:
+    result = rewrite(mail("<https://acme.test/a\r\nb>", "text/plain"))
+    assert [link.verdict for link in result.report.links] == ["broken over lines"]
 
 
 def test_flowed_text_with_delsp_joins_soft_lines() -> None:
