@@ -66,14 +66,23 @@ class Connection:
     async def _answer(self, step: Step) -> None:
         session = self._session
         try:
-            if step is Step.ENDED:
-                await self._finish()
-            else:
-                if step is Step.BEGUN:
-                    self._pipeline.check_load("milter")
+            if step is Step.BEGUN:
+                self._pipeline.check_load("milter")
                 session.go_on()
+            elif step is Step.HEADED:
+                self._let_go_or_go_on()
+            else:
+                await self._finish()
         except Retryable as error:
             session.refuse(f"451 4.3.0 {error}")
+
+    def _let_go_or_go_on(self) -> None:
+        """A message that is nobody's by envelope and headers goes on before its body is sent to us."""
+        head = self._session.message()
+        if head is not None and self._pipeline.is_nobodys(_arrival(self._session.mail, head)):
+            self._session.accept()
+        else:
+            self._session.go_on()
 
     async def _finish(self) -> None:
         session = self._session

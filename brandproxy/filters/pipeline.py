@@ -24,6 +24,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 import brandproxy
 from brandproxy.context import Context
+from brandproxy.core.headers import Control
 from brandproxy.core.report import Report, Result
 from brandproxy.errors import NotFound, Retryable
 from brandproxy.filters import control
@@ -39,6 +40,8 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 60),
 )  # fmt: skip
 RUNNING = Gauge("brandproxy_mail_running", "Messages being worked on")
+
+_NOBODYS = "nobody's"
 
 # Rewriting takes about a millisecond per 30 KB: smaller messages are faster done than handed to a thread.
 _INLINE = 128 << 10
@@ -90,9 +93,13 @@ class Pipeline:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rewrite")
         self._running = 0
 
+    @property
+    def busy(self) -> bool:
+        return self._running >= self._mail.max_running
+
     def check_load(self, way: str) -> None:
         """Raises Busy; asked where refusing is cheap for the sender, and again by `process`."""
-        if self._running >= self._mail.max_running:
+        if self.busy:
             self.count(way, "busy")
             raise Busy("too many messages at once")
 
@@ -102,6 +109,14 @@ class Pipeline:
     def guess(self, *, known: str = "", user: str = "", sender: str = "") -> str:
         """Whose message it will be by its envelope alone, before its headers are there."""
         return self._lookup.tenant(known=known, user=user, sender=sender)
+
+    def is_nobodys(self, arrival: Arrival) -> bool:
+        """Whether nothing is to be done to a message with this envelope and these headers; counts it then."""
+        said = control.read(arrival.message)
+        nobodys = said.control == Control() and not self._owner(arrival, said)
+        if nobodys:
+            self.count(arrival.way, _NOBODYS)
+        return nobodys
 
     async def process(self, arrival: Arrival) -> Outcome:
         """The message to send on. Raises Retryable: nothing was done, let the sender try again."""
@@ -122,7 +137,7 @@ class Pipeline:
         slug = self._owner(arrival, said)
         tenant = await self._tenant(slug) if slug else None
         if tenant is None:
-            return _untouched(arrival, "unknown tenant" if slug else "nobody's", slug)
+            return _untouched(arrival, "unknown tenant" if slug else _NOBODYS, slug)
         message = arrival.message
         if len(arrival.recipients) > 1:  # the links of all are the same: they are nobody's in particular
             message = control.strip(message, "recipient")

@@ -45,17 +45,18 @@ def without_additions(message: bytes) -> bytes:
 
 
 def _mail(page: bytes, at: int) -> bytes:
+    lines = _CLEAN.sub(b"\n", page).replace(b"\r\n", b"\n")
     name, body = (
-        ("8bit", _CLEAN.sub(b"\r\n", page)),
-        ("quoted-printable", encodestring(page).replace(b"\n", b"\r\n")),
-        ("base64", encodebytes(page).replace(b"\n", b"\r\n")),
+        ("8bit", lines),
+        ("quoted-printable", encodestring(lines)),
+        ("base64", encodebytes(page)),
     )[at % 3]
     head = (
         b"From: Acme <news@acme.example>\r\nTo: you@example.org\r\nSubject: Page\r\n"
         b"Date: Mon, 1 Jun 2026 08:00:00 +0000\r\nMessage-Id: <page-%d@acme.example>\r\nMIME-Version: 1.0\r\n" % at
     )
     head += b"Content-Type: text/html; charset=utf-8\r\n"
-    return head + b"Content-Transfer-Encoding: " + name.encode() + b"\r\n\r\n" + body
+    return head + b"Content-Transfer-Encoding: " + name.encode() + b"\r\n\r\n" + body.replace(b"\n", b"\r\n")
 
 
 def _submittable(raw: bytes) -> bytes:

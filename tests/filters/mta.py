@@ -132,7 +132,7 @@ def postfix(
             wait_for(port)
             yield server
         except BaseException:
-            print(server.log()[-8000:])
+            print(server.log()[-2000:])
             raise
         finally:
             subprocess.run([program, "-c", home / "etc", "abort"], capture_output=True, timeout=30)
