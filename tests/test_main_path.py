@@ -28,7 +28,8 @@ def demo(tmp_path: Path) -> dict[str, str]:
     """An environment with its own data directory and ports, furnished with the demo's tenant."""
     ports = Ports(free_port(), free_port(), free_port())
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BRANDPROXY_")}
-    return clean | ports.environment() | {"BRANDPROXY_DATA": str(tmp_path / "data"), "COLUMNS": "200"}
+    data = str(tmp_path / "data")
+    return clean | ports.environment() | {"BRANDPROXY_DATA": data, "BRANDPROXY_CERTS_CA": "dev"}
 
 
 def brandproxy(demo: dict[str, str], *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

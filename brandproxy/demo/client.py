@@ -17,8 +17,11 @@ class Recipient:
     """Follows links as a browser would, but to loopback, and never a redirect."""
 
     def __init__(self, ca: Path) -> None:
-        context = ssl.create_default_context(cafile=str(ca))
-        self._http = httpx.Client(verify=context, follow_redirects=False, trust_env=False, timeout=10)
+        self._trusting = ssl.create_default_context(cafile=str(ca))
+        self._http = self._connect()
+
+    def _connect(self) -> httpx.Client:
+        return httpx.Client(verify=self._trusting, follow_redirects=False, trust_env=False, timeout=10)
 
     def get(self, url: str) -> httpx.Response:
         """GET with the link's own name in SNI and Host; the certificate must be valid for it."""
@@ -29,6 +32,25 @@ class Recipient:
             headers={"Host": parts.netloc, "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0"},
             extensions={"sni_hostname": parts.hostname or ""},
         )
+
+    def wait_for(self, url: str, patience: float = 5.0) -> None:
+        """Until every edge worker shows a certificate for the link's name. Raises DemoFailed.
+
+        Each answer may come from another worker, and a worker that has just refused the name does so for 0.2 s.
+        """
+        deadline = time.monotonic() + patience
+        good = 0
+        while good < 5:
+            try:
+                self.get(url)
+                good += 1
+            except httpx.TransportError as error:
+                good = 0
+                if time.monotonic() > deadline:
+                    raise DemoFailed(f"{url}: {error}") from error
+            self._http.close()
+            self._http = self._connect()
+            time.sleep(0.1)
 
 
 class Analyst:

@@ -38,19 +38,18 @@ class Ports:
             "BRANDPROXY_EDGE_PUBLIC_HTTP_PORT": str(self.http),
             "BRANDPROXY_EDGE_PUBLIC_HTTPS_PORT": str(self.https),
             "BRANDPROXY_CONTROL_LISTEN": f"127.0.0.1:{self.control}",
-            "BRANDPROXY_CERTS_CA": "dev",
         }
 
 
 def choose_ports(known: bool) -> Ports:
     """Free ports; with `known` those that people remember, where they are free."""
-    return Ports(*(_free(port if known else 0) for port in (8080, 8443, 8090)))
+    return Ports(*(free_port(port if known else 0) for port in (8080, 8443, 8090)))
 
 
 class Server:
     """`with Server(data, ports):` runs the server for the block; Ctrl-C and errors end it too."""
 
-    def __init__(self, data: Path, ports: Ports, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, data: Path, ports: Ports, environment: Mapping[str, str]) -> None:
         self.log = data / "demo" / "server.log"
         self._ports = ports
         self._environment = {**environment, **ports.environment(), "BRANDPROXY_PARENT": str(os.getpid())}
@@ -85,26 +84,25 @@ class Server:
         waiting = [self._ports.http, self._ports.https, self._ports.control]
         while waiting:
             if self.child.poll() is not None:
-                raise DemoFailed(f"the server ended at once; its log: {self.log}\n{_tail(self.log)}")
+                raise DemoFailed(f"the server ended at once; its log: {self.log}\n{tail(self.log)}")
             if time.monotonic() > deadline:
-                raise DemoFailed(
-                    f"the server does not answer on {waiting}; its log: {self.log}\n{_tail(self.log)}"
-                )
+                raise DemoFailed(f"the server does not answer on {waiting}; its log: {self.log}\n{tail(self.log)}")
             if "edge: " in self.log.read_text():  # its workers are ours and ready, whoever held the port before
-                waiting = [port for port in waiting if not _answers(port)]
+                waiting = [port for port in waiting if not answers(port)]
             time.sleep(0.05)
 
 
-def _tail(path: Path, lines: int = 12) -> str:
+def tail(path: Path, lines: int = 12) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with _socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free(wanted: int) -> int:
+def free_port(wanted: int = 0) -> int:
+    """`wanted` when nobody has it, else any port of 127.0.0.1 that is free at this moment."""
     for port in (wanted, 0):
         with _socket() as probe:
             try:

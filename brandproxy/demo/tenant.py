@@ -36,6 +36,13 @@ async def ensure_demo_tenant(context: Context) -> Tenant:
     return tenant
 
 
+async def retire_certificate(context: Context) -> str:
+    """Put the host back to where a new one starts, for a CA to bring it alive; its CNAME target."""
+    await Vault(context.store, open_seal(context.settings)).remove(HOST)
+    host = await context.registry.set_host_state(HOST, HostState.PENDING, "the demo begins")
+    return host.target
+
+
 async def _add(context: Context, folder: Path) -> Tenant:
     try:
         await context.registry.add_tenant(SLUG, "Acme Outdoor")

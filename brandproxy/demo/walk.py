@@ -1,9 +1,12 @@
 """The demo's walk, one step after the other; a step that does not hold names itself and ends the walk.
 
-1. make the demo's tenant, host, certificate and key          5. a forged link is refused
-2. start the server                                           6. an image is served
-3. rewrite the mail; the original comes back byte for byte    7. the clicks are in analytics, each once
-4. click a link through TLS: the exact address comes back     8. print what analytics say
+1. make the demo's tenant, host and key; start the server
+2. the host comes alive: the customer's CNAME, then a certificate by ACME (Pebble) or by the demo's own CA
+3. rewrite the mail; the original comes back byte for byte
+4. click links through TLS: exactly the address that was mailed comes back
+5. a forged link is refused
+6. an image is served from the tenant's storage
+7. the clicks are in analytics, each once
 """
 
 from __future__ import annotations
@@ -11,25 +14,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 
 import brandproxy
 from brandproxy.config import load
-from brandproxy.context import Context, open_context
+from brandproxy.context import open_context
 from brandproxy.core import urls
 from brandproxy.core.report import Link, Report
-from brandproxy.demo import mail
+from brandproxy.demo import mail, pebble
 from brandproxy.demo.client import Analyst, Recipient
+from brandproxy.demo.pebble import Pebble
 from brandproxy.demo.server import DemoFailed, Ports, Server, choose_ports
-from brandproxy.demo.tenant import HOST, SLUG, ensure_demo_key, ensure_demo_tenant
+from brandproxy.demo.tenant import HOST, SLUG, ensure_demo_key, ensure_demo_tenant, retire_certificate
 from brandproxy.errors import BrandproxyError
 from brandproxy.model import References, Tenant
 
 _CLICKED = 3  # links the demo clicks at most
+_ALIVE = 60.0  # seconds from the CNAME to a live host
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,10 @@ class Stage:
 
     tenant: Tenant
     key: str
+    target: str  # of the host's CNAME
     ports: Ports
     data: Path
+    ca: Path  # what a recipient trusts
     references: References
 
     @property
@@ -50,6 +59,14 @@ class Stage:
     def control(self) -> str:
         return f"http://127.0.0.1:{self.ports.control}"
 
+    @property
+    def recipient(self) -> Recipient:
+        return Recipient(self.ca)
+
+    @property
+    def analyst(self) -> Analyst:
+        return Analyst(self.control, self.key)
+
 
 def run(once: bool, message: Path | None) -> int:
     """The demo; the exit status: 0 when every step held, 1 otherwise."""
@@ -59,45 +76,71 @@ def run(once: bool, message: Path | None) -> int:
         _walk(console, once, original, own=message is None)
     except KeyboardInterrupt:
         console.print("\nstopped")
-    except (BrandproxyError, OSError) as error:
+    except (BrandproxyError, OSError, httpx.HTTPError) as error:
         console.print(f"[red]✗[/red] {escape(str(error))}")
         return 1
     return 0
 
 
 def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
-    stage = asyncio.run(_prepare(known_ports=not once))
-    _held(
-        console,
-        f"tenant [bold]{SLUG}[/bold] on {HOST}, certificate by the demo's own CA ({stage.data}/dev-ca.pem)",
-    )
-    with Server(stage.data, stage.ports):
+    with ExitStack() as running:
+        ports = choose_ports(known=not once)
+        os.environ.update(ports.environment())
+        ca = running.enter_context(Pebble(load().data, ports.http)) if pebble.installed() else None
+        os.environ.update(ca.environment if ca else {"BRANDPROXY_CERTS_CA": "dev"})
+        stage = asyncio.run(_prepare(ports, acme=ca is not None))
+        _held(console, f"tenant [bold]{SLUG}[/bold] with the host {HOST}")
+        running.enter_context(Server(stage.data, ports, os.environ))
         _held(console, f"edge on {stage.base}, control on {stage.control}")
-        result = _rewrite(stage, original)
-        links = _show_links(console, result.report)
-        if links:
-            _click(console, stage, links)
-            _forge(console, links[0])
-        _image(console, stage, result.report, own)
-        _analytics(console, stage, links)
-        if not once:
-            _stay(console, stage, links)
+        if ca:
+            _come_alive(console, stage, ca)
+        else:
+            _held(
+                console,
+                "certificate by the demo's own CA (for real ACME: apt-get install pebble)",
+            )
+        stage.recipient.wait_for(stage.base)
+        _mail(console, stage, original, own, once)
 
 
-async def _prepare(known_ports: bool) -> Stage:
-    ports = choose_ports(known_ports)
-    os.environ.update(ports.environment())
+def _mail(console: Console, stage: Stage, original: bytes, own: bool, once: bool) -> None:
+    result = _rewrite(stage, original)
+    links = _show_links(console, result.report)
+    if links:
+        _click(console, stage, links)
+        _forge(console, stage, links[0])
+    _image(console, stage, result.report, own)
+    _analytics(console, stage, links)
+    if not once:
+        _stay(console, stage, links)
+
+
+async def _prepare(ports: Ports, acme: bool) -> Stage:
     settings = load()
     (settings.data / "demo").mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_context(settings, actor="demo") as context:
-        return await _stage(context, ports)
-
-
-async def _stage(context: Context, ports: Ports) -> Stage:
-    tenant = await ensure_demo_tenant(context)
+        tenant = await ensure_demo_tenant(context)
+        target = await retire_certificate(context) if acme else ""
+        key = await ensure_demo_key(context)
     now = int(time.time())
     references = References("autumn", f"demo-{now}-{os.getpid()}", "robin-7f3a", now)
-    return Stage(tenant, await ensure_demo_key(context), ports, context.settings.data, references)
+    ca = settings.data / ("demo/pebble/root.pem" if acme else "dev-ca.pem")
+    return Stage(tenant, key, target, ports, settings.data, ca, references)
+
+
+def _come_alive(console: Console, stage: Stage, ca: Pebble) -> None:
+    """The customer's CNAME appears; DNS watch, order, challenge and certificate follow by themselves."""
+    began = time.monotonic()
+    ca.publish(HOST, stage.target)
+    while (host := stage.analyst.ask(f"/v1/hosts/{HOST}"))["state"] != "live":
+        if time.monotonic() - began > _ALIVE:
+            raise DemoFailed(
+                f"{HOST} is {host['state']} after {_ALIVE:.0f} s: {host['reason']}; log: {stage.data}/demo"
+            )
+        time.sleep(0.1)
+    ca.save_root(stage.ca)
+    took = time.monotonic() - began
+    _held(console, f"CNAME seen, certificate by ACME from Pebble in {took:.1f} s: {HOST} is live")
 
 
 def _rewrite(stage: Stage, original: bytes) -> brandproxy.Result:
@@ -119,7 +162,7 @@ def _show_links(console: Console, report: Report) -> list[Link]:
 
 
 def _click(console: Console, stage: Stage, links: list[Link]) -> None:
-    recipient = Recipient(stage.data / "dev-ca.pem")
+    recipient = stage.recipient
     for link in links[:_CLICKED]:
         answer = recipient.get(link.new)
         expected = urls.location(link.url)
@@ -128,10 +171,10 @@ def _click(console: Console, stage: Stage, links: list[Link]) -> None:
     _held(console, "clicked through TLS: 302 to exactly the address that was mailed")
 
 
-def _forge(console: Console, link: Link) -> None:
+def _forge(console: Console, stage: Stage, link: Link) -> None:
     at = len(link.new) - 30
     forged = link.new[:at] + ("A" if link.new[at] != "A" else "B") + link.new[at + 1 :]
-    answer = Recipient(load().data / "dev-ca.pem").get(forged)
+    answer = stage.recipient.get(forged)
     if answer.status_code != 404 or "location" in answer.headers:
         raise DemoFailed(f"a forged link answered {answer.status_code}, Location {answer.headers.get('location')}")
     _held(console, "one character changed: 404, and no redirect")
@@ -142,7 +185,7 @@ def _image(console: Console, stage: Stage, report: Report, own: bool) -> None:
     if own and not images:
         raise DemoFailed("no image of the mail was rewritten")
     for image in images[:1]:
-        answer = Recipient(stage.data / "dev-ca.pem").get(image.new)
+        answer = stage.recipient.get(image.new)
         if answer.status_code != 200 or not answer.headers["content-type"].startswith("image/"):
             raise DemoFailed(f"image {image.url}: {answer.status_code} {answer.headers.get('content-type')}")
         _held(console, f"image from the tenant's storage: {len(answer.content)} bytes of its own host")
@@ -152,13 +195,11 @@ def _analytics(console: Console, stage: Stage, links: list[Link]) -> None:
     counted = [link for link in links[:_CLICKED] if not link.private]
     if not counted:
         return
-    events = Analyst(stage.control, stage.key).wait_for_events(stage.references.message, len(counted))
+    events = stage.analyst.wait_for_events(stage.references.message, len(counted))
     if sorted(event["url"] for event in events) != sorted(link.url for link in counted):
         raise DemoFailed(f"analytics hold other clicks than were made: {events}")
     _held(console, f"{len(events)} clicks in analytics, each once")
-    summary = Analyst(stage.control, stage.key).ask(
-        "/v1/analytics/summary", tenant=SLUG, message=stage.references.message
-    )
+    summary = stage.analyst.ask("/v1/analytics/summary", tenant=SLUG, message=stage.references.message)
     console.print(
         f"  clicks {summary['clicks']}, people {summary['unique_clicks']}, by machines {summary['machines']},"
         f" median delay to click {summary['delay']['p50'] or 0:.1f} s"
@@ -168,13 +209,13 @@ def _analytics(console: Console, stage: Stage, links: list[Link]) -> None:
 def _stay(console: Console, stage: Stage, links: list[Link]) -> None:
     console.print("\n[bold]Now you[/bold] (Ctrl-C stops it):")
     if links:
-        console.print(f"  click      curl --cacert {stage.data}/dev-ca.pem -i '{escape(links[0].new)}'")
+        console.print(f"  click      curl --cacert {stage.ca} -i '{escape(links[0].new)}'")
     console.print(f"  dashboard  {stage.control}/   sign in with   {stage.key}")
     console.print(f"  API        curl -H 'Authorization: Bearer {stage.key}' {stage.control}/v1/analytics/summary")
-    seen = {event["id"] for event in Analyst(stage.control, stage.key).ask("/v1/analytics/events")["events"]}
+    seen = {event["id"] for event in stage.analyst.ask("/v1/analytics/events")["events"]}
     while True:
         time.sleep(0.5)
-        events = Analyst(stage.control, stage.key).ask("/v1/analytics/events")["events"]
+        events = stage.analyst.ask("/v1/analytics/events")["events"]
         for event in reversed([event for event in events if event["id"] not in seen]):
             seen.add(event["id"])
             console.print(f"  [green]{event['kind']}[/green] {escape(event['url'])}")

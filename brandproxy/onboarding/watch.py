@@ -84,9 +84,15 @@ class Watcher:
         for host in self._context.directory.hosts():
             since, at = self._due.get(host.name, (-1, 0.0))
             waiting = at > now and since == host.since
-            if not waiting and host.name not in self._busy and _watched(host):
+            if not waiting and host.name not in self._busy and self._watched(host):
                 due.append(host)
         return due
+
+    def _watched(self, host: Host) -> bool:
+        """Names under localhost are this machine's own: no public DNS is asked for them (RFC 6761 §6.3)."""
+        if host.state is HostState.SUSPENDED:
+            return False
+        return bool(self._context.settings.dns.servers) or not host.name.endswith(".localhost")
 
     async def _turn(self, host: Host) -> None:
         try:
@@ -131,11 +137,6 @@ class Watcher:
 
     async def _certified(self, host: Host) -> bool:
         return await self._context.store.get(keys.cert(host.name)) is not None
-
-
-def _watched(host: Host) -> bool:
-    """Names under localhost are this machine's own: nobody's DNS is asked for them (RFC 6761 §6.3)."""
-    return host.state is not HostState.SUSPENDED and not host.name.endswith(".localhost")
 
 
 async def page_link(context: Context, name: str) -> str:
