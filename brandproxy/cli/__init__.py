@@ -28,6 +28,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("key", "key"),
     ("config", "config"),
     ("store", "store"),
+    ("analytics", "analytics"),
     ("stats", None),
     ("events", "events"),
     ("mail", None),

@@ -4,6 +4,7 @@
 - `dialect`   the few places where the engines' SQL differs
 - `duckdb`    the home on one machine: one file in the data directory, one owner process
 - `clickhouse` the home of a fleet
+- `copying`   moving history from one home to another
 """
 
 from brandproxy.engines.base import COLUMNS, Engine, EngineBusy, Row, embedded, open_engine

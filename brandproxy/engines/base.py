@@ -112,4 +112,8 @@ def open_engine(settings: Settings) -> Engine:
 
         path = Path(url.removeprefix("duckdb:") or settings.data / "events.duckdb")
         return DuckEngine(path, settings.analytics.memory)
+    if scheme == "clickhouse":
+        from brandproxy.engines.clickhouse import ClickHouseEngine
+
+        return ClickHouseEngine(url)
     raise BadSettings(f"no analytics engine under {url!r}", "Use `duckdb:` or `clickhouse://host:8123/db`.")

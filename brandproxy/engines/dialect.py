@@ -18,3 +18,19 @@ class Dialect:
 
     def starts_with(self, column: str, name: str) -> str:
         return f"starts_with({column}, ${name})"
+
+
+class ClickHouseDialect(Dialect):
+    def floor(self, value: str, step: int) -> str:
+        return f"intDiv({value}, {step}) * {step}"
+
+    def quantile(self, share: float, value: str, where: str) -> str:
+        # quantileExact rounds ranks down; this is the standard's PERCENTILE_DISC.
+        rank = f"toUInt64(greatest(1, ceil({share} * countIf({where}))))"
+        return f"if(countIf({where}) = 0, NULL, arraySort(groupArrayIf({value}, {where}))[{rank}])"
+
+    def each(self, column: str) -> str:
+        return f"arrayJoin({column})"
+
+    def starts_with(self, column: str, name: str) -> str:
+        return f"startsWith({column}, ${name})"
