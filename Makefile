@@ -54,3 +54,7 @@ bench-edge: packages $(VENV)/bench  ## CPU of a click beside nginx and Caddy; AR
 .PHONY: bench-assets
 bench-assets: packages $(VENV)/bench  ## a cached image, and a cold storm, beside nginx and Caddy
 	@$(BIN)/python -m bench.assets $(ARGS)
+
+.PHONY: sim-renewal
+sim-renewal: $(VENV)/server  ## 400 days of renewals of 100,000 hosts: does anything expire, is a limit tripped?
+	@$(BIN)/python -m bench.sim_renewal $(ARGS)

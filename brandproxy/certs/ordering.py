@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -95,8 +96,8 @@ class Orders:
         self, host: Host, present: Certificate | None, before: Progress
     ) -> tuple[Certificate | None, Progress]:
         """The new certificate, or what to remember of the failure."""
-        now = self._now()
-        url = self._authority(before)
+        now, url = self._now(), self._authority(before)
+        left = present.not_after - now if present is not None else math.inf
         try:
             return await self._ordered(host, present, before, url), before
         except OverBudget as over:
@@ -104,24 +105,25 @@ class Orders:
         except DnsUnknown as unknown:
             return None, before.waiting(str(unknown), "dns-failing", now + _WAIT)
         except NotReady as fault:
-            return None, before.failed(str(fault), fault.code, now)
+            return None, before.failed(str(fault), fault.code, now, left)
         except AcmeRefused as refused:
-            return None, await self._refused(host, before, url, refused)
+            await self._count(host, url, refused)
+            return None, before.failed(str(refused), refused.code or "refused", now, left, refused.retry_at)
         except AcmeAway as away:  # an order under way is gone on with when the CA is back
             pending = (await progress.read(self._store, host.name)).pending
-            failed = before.failed(str(away), "ca-away", now, away.retry_at)
+            failed = before.failed(str(away), "ca-away", now, left, away.retry_at)
             return None, replace(failed, pending=pending)
         except (UpdateAway, UpdateRefused) as fault:
-            return None, before.failed(str(fault), "dns-update", now)
+            return None, before.failed(str(fault), "dns-update", now, left)
         except (BadInput, BadSettings) as fault:
-            return None, before.failed(f"the CA's answer cannot be used: {fault}", "ca-answer", now)
+            return None, before.failed(f"the CA's answer cannot be used: {fault}", "ca-answer", now, left)
 
-    async def _refused(self, host: Host, before: Progress, url: str, refused: AcmeRefused) -> Progress:
+    async def _count(self, host: Host, url: str, refused: AcmeRefused) -> None:
+        """A refusal's consequences beyond the host's back-off."""
         if refused.code in ("unauthorized", "connection", "dns", "caa", "tls", "incorrectResponse"):
             await self.budget.failed(url, host.name, self._now())
         if refused.code == "accountDoesNotExist":
             self.accounts.forget(url)
-        return before.failed(str(refused), refused.code or "refused", self._now(), refused.retry_at)
 
     def _authority(self, before: Progress) -> str:
         """The CA to ask: the second one every other time, once the first has failed twice in a row."""
@@ -133,10 +135,8 @@ class Orders:
     async def _ordered(self, host: Host, present: Certificate | None, before: Progress, url: str) -> Certificate:
         account = await self.accounts.open(url)
         if abs(account.skew) > _SKEW:
-            raise NotReady(
-                f"this machine's clock is {abs(account.skew):.0f} s away from the CA's; nothing is ordered",
-                "clock",
-            )
+            self.accounts.forget(url)  # measured anew next time
+            raise NotReady(f"this machine's clock is {abs(account.skew):.0f} s away from the CA's", "clock")
         pending, order = await self._resumed(account, before)
         if pending is None or order is None:
             pending, order = await self._begun(account, host, present, before)
@@ -182,13 +182,20 @@ class Orders:
 
     @asynccontextmanager
     async def _answered(self, host: Host, challenges: list[Challenge]) -> AsyncIterator[list[Challenge]]:
-        """Answers in place while the block runs, and gone afterwards."""
+        """Answers in place while the block runs, and gone afterwards.
+
+        They stay when this node is told to stop: the CA may be asking, and another node goes on with the order.
+        """
+        stopped = False
         try:
             for challenge in challenges:
                 await self._put(host, challenge)
             yield challenges
+        except asyncio.CancelledError:
+            stopped = True
+            raise
         finally:
-            for challenge in challenges:
+            for challenge in challenges if not stopped else ():
                 await self._take_back(host, challenge)
 
     async def _put(self, host: Host, challenge: Challenge) -> None:

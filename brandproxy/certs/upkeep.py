@@ -84,8 +84,17 @@ class Upkeep:
             self.orders.accounts.close()
 
     async def _publish(self) -> None:
+        """Figures; and answers to challenges that nobody took back, because their node died, go after an hour."""
+        seen: dict[str, float] = {}
         while True:
             metrics.publish(self._facts, self._progress, self._now())
+            try:
+                found = [entry.key for entry in await self._context.store.list(keys.CHALLENGE)]
+                seen = {key: seen.get(key, time.monotonic()) for key in found}
+                for key in [key for key, since in seen.items() if since < time.monotonic() - 3600]:
+                    await self._context.store.delete(key)
+            except Retryable as error:
+                log.warning("certificates: %s", error)
             await asyncio.sleep(_METRICS)
 
     def _plan(self) -> list[Work]:

@@ -7,6 +7,7 @@ the budget that renewals may need.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,9 +47,13 @@ def renew_at(not_before: int, not_after: int, window: Window | None, luck: float
     return int(not_after - left - luck * lifetime / 20)
 
 
-def backoff(failures: int) -> int:
-    """Seconds to wait after so many failures in a row (at least one)."""
-    return BACKOFF[min(failures, len(BACKOFF)) - 1]
+def backoff(failures: int, left: float = math.inf) -> int:
+    """Seconds to wait after so many failures in a row (at least one).
+
+    `left`: seconds until the present certificate ends. The wait is at most a twentieth of that (but ten minutes),
+    so that a six-day certificate does not end while a CA that was down for a day is being waited for.
+    """
+    return int(min(BACKOFF[min(failures, len(BACKOFF)) - 1], max(BACKOFF[1], left / 20)))
 
 
 def free_at(taken: Iterable[float], limit: Limit, now: float) -> float:
@@ -76,9 +81,13 @@ class Candidate:
     since: int
 
 
+def urgency(candidate: Candidate) -> tuple[bool, int, int, str]:
+    """Sorts expiring before new; among the expiring the soonest, among the new the longest waiting."""
+    return candidate.not_after == 0, candidate.not_after, candidate.since, candidate.host
+
+
 def ordered(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Expiring before new; among the expiring the soonest, among the new the longest waiting."""
-    return sorted(candidates, key=lambda c: (c.not_after == 0, c.not_after, c.since, c.host))
+    return sorted(candidates, key=urgency)
 
 
 def ari_id(key_identifier: bytes, serial: int) -> str:
