@@ -83,6 +83,7 @@ class Account:
         self._trust: Any = str(trust) if trust else True
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="acme")
         self._local = threading.local()
+        self._networks: list[Network] = []
         self._directory: messages.Directory | None = None
 
     async def open(self, contact: str = "", eab: tuple[str, str] | None = None, existing: bool = False) -> None:
@@ -213,6 +214,8 @@ class Account:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for network in self._networks:
+            network.session.close()
 
     async def _wait(self, uri: str, while_in: set[str]) -> Order:
         deadline, pause = time.monotonic() + _DEADLINE, 0.2
@@ -271,6 +274,7 @@ class Account:
             network = Network(
                 self._key, account if self.uri else None, jose.ES256, verify_ssl=self._trust, user_agent=_AGENT
             )
+            self._networks.append(network)
             if self._directory is None:
                 self._directory = ClientV2.get_directory(self.url, network)
             found = self._local.client = ClientV2(self._directory, network)

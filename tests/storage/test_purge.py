@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,8 +39,7 @@ async def test_an_order_reaches_caches_by_the_change_feed_and_at_start(tmp_path:
     keys = [Key("acme", "media", path, "u") for path in ("a.png", "b.png")] + [Key("rival", "media", "a.png", "u")]
     for key in keys:
         await cache.get(key, load)
-    while cache._tasks:
-        await next(iter(cache._tasks))
+    await asyncio.gather(*cache._tasks)
     cursor = await store.cursor()
     order = purge.of_url(TENANT, "https://media.acme.com/img/a.png", time.time())
     assert (order.origin, order.path) == ("media", "a.png")
