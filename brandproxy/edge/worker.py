@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -71,6 +72,8 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
         front = await _listen(settings, listeners, edge, stack)
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
+        gc.collect()
+        gc.freeze()  # the directory stays: no need to walk it again and again
         os.write(ready, b"1")
         await stop.wait()
         for task in tasks:
