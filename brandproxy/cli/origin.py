@@ -125,6 +125,43 @@ def remove(
     print(f"tenant {slug} has no origin {name} any more")
 
 
+@app.command()
+def snapshot(slug: Slug) -> None:
+    """Copy the images of the mail on standard input within their origins, named by content; print what to mail.
+
+    Mailed copies cannot change or vanish with their originals. Progress goes to standard error.
+
+    Example: [bold]brandproxy origin snapshot acme < in.eml > copies.json[/bold], then
+    [bold]brandproxy rewrite --tenant acme --snapshots copies.json < in.eml[/bold]
+    """
+    from brandproxy.core import snapshot as plan
+
+    message = sys.stdin.buffer.read()
+
+    async def work(context: Any) -> tuple[dict[plan.Item, str], int]:
+        from brandproxy.fetch import open_fetcher
+        from brandproxy.storage.origins import Origins
+        from brandproxy.storage.snapshot import Step, take
+
+        tenant = await context.registry.tenant(slug)
+        items = plan.wanted(message, tenant)
+        done: list[Step] = []
+
+        def progress(step: Step) -> None:
+            done.append(step)
+            what = step.fault or (f"{step.written} bytes copied" if step.written else "was copied before")
+            print(f"{len(done)}/{len(items)} {step.item[0]} {step.item[1]}: {what}", file=sys.stderr)
+
+        async with open_fetcher(context.settings) as fetcher:
+            origins = Origins(context.settings, fetcher, context.registry.codec.seal)
+            copies = await take(origins, tenant, items, progress)
+        return copies, sum(1 for step in done if step.fault)
+
+    copies, faults = with_context(work)
+    print(plan.dump(copies))
+    raise typer.Exit(1 if faults else 0)
+
+
 def view(origin: Origin) -> dict[str, object]:
     """An origin for printing: whether it has credentials, not which."""
     data = asdict(origin)
@@ -137,11 +174,10 @@ async def _try(context: Any, origin: Origin, path: str) -> list[tuple[str, str, 
     from brandproxy.fetch import open_fetcher
     from brandproxy.storage.base import ObjectMissing, StorageFailed, Want
     from brandproxy.storage.origins import Origins, urls
-    from brandproxy.store.seal import open_seal
 
     found = []
     async with open_fetcher(context.settings) as fetcher:
-        origins = Origins(context.settings, fetcher, open_seal(context.settings))
+        origins = Origins(context.settings, fetcher, context.registry.codec.seal)
         for url in urls(origin):
             start = time.monotonic()
             try:

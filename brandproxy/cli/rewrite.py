@@ -40,6 +40,9 @@ def rewrite(
     recipient: Annotated[str, typer.Option(help="Recipient reference; default: X-Brandproxy-Recipient.")] = "",
     host: Annotated[str, typer.Option(help="Use this host whatever its state.")] = "",
     report: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
+    snapshots: Annotated[
+        Path | None, typer.Option(help="Mail these copies of images (see `origin snapshot`).")
+    ] = None,
     explain: Annotated[bool, typer.Option(help="Tell every URL's verdict on standard error.")] = False,
 ) -> None:
     """Rewrite one message from standard input to standard output.
@@ -49,10 +52,11 @@ def rewrite(
     from brandproxy.model import References
 
     given = References(campaign, message, recipient)
+    copies = _snapshots(snapshots)
     sink = _open_report(report)
     raw = sys.stdin.buffer.read()
     try:
-        result = with_context(lambda context: _rewrite(context, raw, tenant, given, host))
+        result = with_context(lambda context: _rewrite(context, raw, tenant, given, host, copies))
     except (Retryable, NotFound) as error:
         _give_up(raw, error)
     if sink is not None:
@@ -84,7 +88,9 @@ def unrewrite(
     _write(original)
 
 
-async def _rewrite(context: Context, raw: bytes, slug: str, given: References, host: str) -> Result:
+async def _rewrite(
+    context: Context, raw: bytes, slug: str, given: References, host: str, copies: dict[tuple[str, str], str]
+) -> Result:
     import brandproxy
 
     slug = slug or brandproxy.control_headers(raw).tenant
@@ -95,7 +101,7 @@ async def _rewrite(context: Context, raw: bytes, slug: str, given: References, h
         raise SystemExit(EX_USAGE)
     owner = await _tenant(context, slug)
     base_url = _base_url(context, owner.slug, host)
-    return brandproxy.rewrite(raw, owner, given, base_url, int(time.time()))
+    return brandproxy.rewrite(raw, owner, given, base_url, int(time.time()), copies)
 
 
 async def _tenant(context: Context, slug: str) -> Tenant:
@@ -138,6 +144,15 @@ def _give_up(raw: bytes, error: Retryable | NotFound) -> None:
         raise SystemExit(EX_TEMPFAIL) from error
     _write(raw)
     raise SystemExit(EX_OK)
+
+
+def _snapshots(path: Path | None) -> dict[tuple[str, str], str]:
+    from brandproxy.core import snapshot
+
+    try:
+        return {} if path is None else snapshot.parse(path.read_text())
+    except OSError as error:
+        raise BadInput(str(error)) from error
 
 
 def _open_report(path: Path | None) -> Any:

@@ -13,6 +13,8 @@
 - `links`     the links we mint, and recognising them
 - `report`    what was done to a message; `restore` is the way back with keys alone; `template` compiles
 - `delivery`  how a stored object is answered: conditions, ranges, headers
+- `objects`   names, life times and forms of stored objects
+- `snapshot`  copies of mailed images: which, and under which name
 - `media`     which media types are shown, which are only downloaded
 - `addresses` which addresses outbound HTTP may reach
 - `events`    an event to a spool record and back

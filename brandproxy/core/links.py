@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from brandproxy.core.policy import file_name
@@ -35,7 +36,14 @@ def ours(ring: KeyRing, url: str) -> Payload | None:
 class Links:
     """Mints the links of one message. Each method raises BadInput when the fields do not fit a token."""
 
-    def __init__(self, ring: KeyRing, base_url: str, references: References) -> None:
+    def __init__(
+        self,
+        ring: KeyRing,
+        base_url: str,
+        references: References,
+        snapshots: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
+        self._snapshots = snapshots or {}  # (origin, path) -> path of the copy that is mailed instead
         self._ring = ring
         self._base = base_url
         self._refs = references
@@ -60,6 +68,7 @@ class Links:
         return f"{self._base}/c/{token}"
 
     def asset(self, origin: str, path: str, fragment: str, variant: str = "") -> str:
+        path = self._snapshots.get((origin, path), path)
         link = f"{self._base}/a/{asset_token(self._ring, origin, path, variant)}/{file_name(path)}"
         return f"{link}#{fragment}" if fragment else link
 

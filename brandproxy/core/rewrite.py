@@ -12,6 +12,7 @@ Deciding about the message, in order:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from brandproxy.core import encoding, headers, links, mime
@@ -26,11 +27,19 @@ from brandproxy.model import References, Tenant
 _LISTED = {"signed part", "delivery report"}
 
 
-def rewrite(message: bytes, tenant: Tenant, references: References, base_url: str | None, now: int) -> Result:
+def rewrite(
+    message: bytes,
+    tenant: Tenant,
+    references: References,
+    base_url: str | None,
+    now: int,
+    snapshots: Mapping[tuple[str, str], str] | None = None,
+) -> Result:
     """Rewrite one message for one tenant.
 
     `base_url` is `https://links.acme.com` (None: no usable host). References given win over the message's
-    control headers; `sent_at` 0 means `now`. Raises BadInput for a reference that cannot stand in a token;
+    control headers; `sent_at` 0 means `now`. `snapshots` are copies to mail instead of assets (`core.snapshot`),
+    (origin, path) -> path. Raises BadInput for a reference that cannot stand in a token;
     nothing in `message` itself raises.
     """
     structure = mime.parse(message)
@@ -38,7 +47,7 @@ def rewrite(message: bytes, tenant: Tenant, references: References, base_url: st
         size = len(message)
         return Result(message, Report(tenant.slug, base_url or "", size, size, structure.reason))
     run = _Run(message, tenant, structure, base_url or "")
-    run.prepare(references, now)
+    run.prepare(references, now, snapshots)
     run.header()
     for leaf in structure.leaves:
         run.leaf(leaf)
@@ -62,11 +71,14 @@ class _Run:
     pixel: bool = False
     opened: bool = False  # a pixel of ours is in the message, old or new
 
-    def prepare(self, references: References, now: int) -> None:
+    def prepare(
+        self, references: References, now: int, snapshots: Mapping[tuple[str, str], str] | None = None
+    ) -> None:
         control = headers.control(self.message, self.structure.fields)
         refs = self._references(references, control, now)
         ring = links.key_ring(self.tenant.keys)
-        self.judge = Judge(self.tenant, ring, links.Links(ring, self.base_url.rstrip("/"), refs), self._blanket())
+        mint = links.Links(ring, self.base_url.rstrip("/"), refs, snapshots)
+        self.judge = Judge(self.tenant, ring, mint, self._blanket())
 
     def header(self) -> None:
         """Control headers go; List-Unsubscribe goes through `/u/` (RFC 8058)."""

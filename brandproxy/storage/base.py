@@ -57,4 +57,5 @@ class Source(Protocol):
         Raises ObjectMissing and StorageFailed, also while chunks are read.
         """
 
-    async def close(self) -> None: ...
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Store an object. Raises StorageFailed, also where this kind of storage cannot be written."""

@@ -46,8 +46,19 @@ class FileSource:
         finally:
             file.close()
 
-    async def close(self) -> None:
-        pass
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
+        try:
+            await asyncio.to_thread(self._put, key, data)
+        except OSError as error:
+            raise StorageFailed(f"{self.folder}: {error.strerror}") from error
+
+    def _put(self, key: str, data: bytes) -> None:
+        """Readers see the whole file or none."""
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.write_bytes(data)
+        os.replace(fresh, path)
 
     def _open(self, path: str) -> BinaryIO:
         key = objects.key(path)
@@ -90,8 +101,9 @@ class MemorySource:
         )  # fmt: skip
         yield None if etag == want.etag else Found(meta, _once(data))
 
-    async def close(self) -> None:
-        pass
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
+        kinds = {"Content-Type": content_type} if content_type else {}
+        await self.store.put_async(key, data, attributes=kinds)
 
 
 def memory(name: str) -> MemoryStore:

@@ -93,6 +93,10 @@ class Origins:
                 if opened or position == len(willing) - 1:
                     raise
 
+    async def put(self, origin: Origin, key: str, data: bytes, content_type: str) -> None:
+        """Store an object in the origin's own storage. Raises StorageFailed."""
+        await self._source(origin.url, origin.sealed)[0].put(key, data, content_type)
+
     def _source(self, url: str, sealed: str) -> tuple[Source, Health]:
         found = self._sources.get((url, sealed))
         if found is None:

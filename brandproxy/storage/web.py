@@ -49,8 +49,8 @@ class WebSource:
         async with read(self._fetcher, url, want, self._max_bytes, self._redirects) as found:
             yield found
 
-    async def close(self) -> None:
-        pass
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
+        raise StorageFailed("web storage can only be read; use the bucket behind it (s3://, gs://, az://)")
 
 
 class BucketSource:
@@ -78,8 +78,12 @@ class BucketSource:
         async with read(self._fetcher, url, want, self._max_bytes) as found:
             yield found
 
-    async def close(self) -> None:
-        pass
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
+        kinds = {"Content-Type": content_type} if content_type else {}
+        try:
+            await obstore.put_async(self.store, key, data, attributes=kinds)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise StorageFailed(f"cannot write: {str(error)[:200]}") from error
 
 
 @asynccontextmanager

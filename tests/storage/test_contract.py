@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import obstore
 import pytest
 from obstore.store import S3Store
 
@@ -81,8 +80,7 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             await plain.put_async("secret.png", b"secret")
 
             async def put_s3(key: str, data: bytes) -> None:
-                kinds = {"Content-Type": "image/png"} if key.endswith(".png") else {}
-                await obstore.put_async(source.store, key, data, attributes=kinds)
+                await source.put(key, data, "image/png" if key.endswith(".png") else "")
 
             yield Storage(source, put_s3)
 
