@@ -23,10 +23,10 @@ from prometheus_client import Counter, Gauge
 
 from brandproxy import spool
 from brandproxy.context import Context
-from brandproxy.core import events
-from brandproxy.engines import Engine, Row
+from brandproxy.engines import Engine
 from brandproxy.errors import BadInput, Retryable
-from brandproxy.shipping import INGESTED, POLL, UNREADABLE, row, set_aside
+from brandproxy.intake import Intake, open_intake
+from brandproxy.shipping import INGESTED, POLL
 from brandproxy.stream import Parcel, Stream
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _read(segment: spool.Segment, start: int) -> spool.Batch:
 async def collect(context: Context, engine: Engine, url: str) -> None:
     """Take the stream's entries into the engine, for ever, beside other collectors."""
     consumer = f"{socket.gethostname()}.{os.getpid()}"
-    collector = StreamCollector(engine, Stream(url, consumer), context.settings.data / "dead-letter" / "events")
+    collector = StreamCollector(engine, Stream(url, consumer), open_intake(context.settings))
     try:
         while True:
             try:
@@ -132,7 +132,7 @@ async def collect(context: Context, engine: Engine, url: str) -> None:
 class StreamCollector:
     engine: Engine
     stream: Stream
-    dead_letters: Path
+    intake: Intake
     _held: dict[bytes, Parcel] = field(default_factory=dict)
     _since: dict[bytes, float] = field(default_factory=dict)
     _claimed: float = 0.0
@@ -176,9 +176,10 @@ class StreamCollector:
                     self._drop(parcel)
                 break
             if parcel.end > end:
-                rows = await asyncio.to_thread(self._rows, _beyond(parcel, end))
+                rows, changed = await asyncio.to_thread(self.intake.rows, _beyond(parcel, end))
                 end = await self.engine.ingest(parcel.segment, end, parcel.end, rows)
                 INGESTED.inc(len(rows))
+                await self.engine.reclassify(changed)
             if end >= parcel.end:
                 await self.stream.stored(parcel, end)
                 self._drop(parcel)
@@ -188,16 +189,6 @@ class StreamCollector:
     def _drop(self, parcel: Parcel) -> None:
         self._held.pop(parcel.id, None)
         self._since.pop(parcel.id, None)
-
-    def _rows(self, records: Sequence[bytes]) -> list[Row]:
-        rows = []
-        for record in records:
-            try:
-                rows.append(row(events.decode(record)))
-            except (ValueError, TypeError, OverflowError, RecursionError):
-                UNREADABLE.inc()
-                set_aside(self.dead_letters, record)
-        return rows
 
 
 def _beyond(parcel: Parcel, end: int) -> list[bytes]:

@@ -79,15 +79,17 @@ def build_control(context: Context, engine: Engine) -> Starlette:
     from brandproxy.admin import public
     from brandproxy.analytics import api as analytics
     from brandproxy.analytics.dashboard import pages
+    from brandproxy.analytics.webhooks import api as webhooks
     from brandproxy.filters import http as rewriting
 
     routes = [
         *analytics.routes(context, engine),
         *pages.routes(context, engine),
+        *webhooks.routes(context),
         *admin.routes(context),
         *public.routes(context),
         *rewriting.routes(context),
-        web.openapi_route(analytics.PATHS, admin.PATHS, rewriting.PATHS),
+        web.openapi_route(analytics.PATHS, webhooks.PATHS, admin.PATHS, rewriting.PATHS),
     ]
     app = Starlette(routes=routes, exception_handlers={BrandproxyError: web.on_error, HTTPException: web.on_error})
     app.state.context = context
@@ -117,12 +119,14 @@ async def _control(settings: Settings) -> None:
 
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
     from brandproxy.analytics import upkeep
+    from brandproxy.analytics.webhooks import delivery
 
     return [
         context.directory.follow(context.store),
         lead(context.store, "certificates", lambda: certs.maintain(context)),
         lead(context.store, "onboarding", lambda: onboarding.watch(context)),
         lead(context.store, "analytics", lambda: upkeep.maintain(context, engine)),
+        lead(context.store, "webhooks", lambda: delivery.deliver(context, engine)),
         *([_collect(context, engine)] if embedded(context.settings) else []),
     ]
 

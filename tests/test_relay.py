@@ -16,6 +16,7 @@ from brandproxy.core import events
 from brandproxy.core.ids import uuid7
 from brandproxy.engines.duckdb import DuckEngine
 from brandproxy.errors import Retryable
+from brandproxy.intake import Intake
 from brandproxy.model import Event
 from brandproxy.relay import Shipper, StreamCollector
 from brandproxy.spool import Spool
@@ -67,7 +68,7 @@ class Parts:
         return Shipper(self.folder / edge, self.stream())
 
     def collector(self, name: str = "c1") -> StreamCollector:
-        return StreamCollector(self.engine, self.stream(name), self.folder / "dead")
+        return StreamCollector(self.engine, self.stream(name), Intake(self.folder / "dead"))
 
     async def click(self, count: int, edge: str = "edge", seal: bool = True) -> Spool:
         writer = Spool(self.folder / edge, "w", "os")

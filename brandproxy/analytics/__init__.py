@@ -8,5 +8,6 @@
 - `live`       the live feed (server-sent events)
 - `upkeep`     settling, retention, deletion by recipient
 - `maintenance` the same on demand, over HTTP: forgetting, judging again, backups
+- `webhooks/`  events sent on to others
 - `dashboard/` the same for people, as pages
 """

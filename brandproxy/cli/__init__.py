@@ -31,6 +31,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("analytics", "analytics"),
     ("stats", None),
     ("events", "events"),
+    ("webhook", "webhook"),
     ("mail", None),
 )
 

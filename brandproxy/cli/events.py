@@ -6,13 +6,15 @@ import asyncio
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from brandproxy.cli.common import Json, print_json
-from brandproxy.cli.numbers import PREFIX, Source, open_source, own_engine
+
+if TYPE_CHECKING:
+    from brandproxy.cli.numbers import Source
 
 app = typer.Typer(help="The feed of events, and what is done to stored ones.", no_args_is_help=True)
 
@@ -30,13 +32,18 @@ def tail(
     machines: Annotated[str, typer.Option(help="include, exclude or only.")] = "include",
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """The newest events, oldest of them first.
+    """The newest events, oldest of them first. Following needs a running server.
 
     Example: brandproxy events tail -f --tenant acme
     """
     given = {"tenant": tenant, "campaign": campaign, "kind": kind, "machines": machines}
     asked = {name: value for name, value in given.items() if value}
     show = (lambda e: print(json.dumps(e, ensure_ascii=False), flush=True)) if json_lines else _print_event
+
+    from brandproxy.cli.numbers import need_server, open_source
+
+    if follow:
+        need_server()
 
     async def run() -> None:
         async with open_source() as source:
@@ -52,8 +59,7 @@ def tail(
 
 
 async def _follow(source: Source, asked: dict[str, str], show: Any) -> None:
-    stream = source.client.stream("GET", f"{PREFIX}/live", params=asked, timeout=None)
-    async with stream as response:
+    async with source.stream("/live", asked) as response:
         async for line in response.aiter_lines():
             if line.startswith("data: "):
                 show(json.loads(line.removeprefix("data: ")))
@@ -109,6 +115,7 @@ def restore(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)
 
     Example: brandproxy events restore var/backups/20261123T170000Z
     """
+    from brandproxy.cli.numbers import own_engine
 
     async def run() -> None:
         async with own_engine(drained=False) as (_, engine):
@@ -119,6 +126,8 @@ def restore(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)
 
 
 def _send(method: str, path: str, params: dict[str, str]) -> Any:
+    from brandproxy.cli.numbers import open_source
+
     async def run() -> Any:
         async with open_source() as source:
             return await source.send(method, path, params)

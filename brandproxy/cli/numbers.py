@@ -7,7 +7,7 @@ control port; otherwise the same application answers inside this process, so tha
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -20,6 +20,10 @@ from brandproxy.engines import Engine, open_engine
 from brandproxy.errors import BadInput, BrandproxyError, Retryable
 
 PREFIX = "/v1/analytics"
+
+
+class NoServer(Retryable):
+    action = "Start one with `brandproxy serve`, or set BRANDPROXY_DATA to the directory of one that runs."
 
 
 class Source:
@@ -37,6 +41,10 @@ class Source:
         problem = response.json()
         kind: type[BrandproxyError] = BadInput if response.status_code < 500 else Retryable
         raise kind(problem.get("detail") or problem["title"], problem.get("action", ""))
+
+    def stream(self, path: str, params: Mapping[str, str]) -> AbstractAsyncContextManager[httpx.Response]:
+        """A GET whose answer has no end."""
+        return self.client.stream("GET", PREFIX + path, params=dict(params), timeout=None)
 
 
 @asynccontextmanager
@@ -56,6 +64,12 @@ async def open_source() -> AsyncIterator[Source]:
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://engine", headers=headers) as client:
             yield Source(client)
+
+
+def need_server() -> None:
+    """Raises NoServer when no control process runs on this data directory."""
+    if find(load()) is None:
+        raise NoServer("no server runs here, so nothing new can arrive")
 
 
 @asynccontextmanager

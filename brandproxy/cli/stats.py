@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from brandproxy.cli.common import Json, print_json, print_table
-from brandproxy.cli.numbers import Source, open_source
+
+if TYPE_CHECKING:
+    from brandproxy.cli.numbers import Source
 
 app = typer.Typer()
 
@@ -52,6 +54,8 @@ def stats(
 
 
 async def _with_source(ask: Any) -> Any:
+    from brandproxy.cli.numbers import open_source
+
     async with open_source() as source:
         return await ask(source)
 
@@ -64,7 +68,7 @@ def _zone() -> str:
 def _print(found: dict[str, Any]) -> None:
     s = found["summary"]
     print_table(
-        ["", "all", "people counted once"],
+        ["", "all", "recipients"],
         [(name, f"{s[name]:,}", f"{s['unique_' + name]:,}") for name in ("clicks", "opens", "unsubscribes")],
         "",
     )

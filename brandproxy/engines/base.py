@@ -55,6 +55,7 @@ class Row(NamedTuple):
     device: str  # desktop, mobile, tablet, bot, "" when unknown
     client: str  # mail client or browser family
     country: str  # ISO 3166 code when a GeoIP database is given
+    seen_us: int  # when it was taken in, microseconds; grows from batch to batch
 
 
 COLUMNS = Row._fields

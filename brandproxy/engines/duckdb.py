@@ -35,7 +35,7 @@ Run = Callable[..., duckdb.DuckDBPyConnection]  # execute(sql, parameters)
 _TABLES = ("recent", "settled")
 _TYPES = {
     "at_us": "BIGINT", "link": "INTEGER", "sent_at": "BIGINT", "machine": "VARCHAR[]", "rules": "INTEGER",
-    "person": "BOOLEAN", "reader": "BIGINT",
+    "person": "BOOLEAN", "reader": "BIGINT", "seen_us": "BIGINT",
 }  # fmt: skip
 _TABLE = ", ".join(f"{name} {_TYPES.get(name, 'VARCHAR')} NOT NULL" for name in COLUMNS)
 _INSERT = "INSERT INTO recent SELECT " + ", ".join(

@@ -5,6 +5,7 @@ target/<label>       tombstone of a CNAME target, for ever
 access/<id>          API key (hash, scope)     cert/<name>         certificate chain and sealed key
 challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
 watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
+webhook/<id>         Webhook                   webhook-place/<id>, webhook-dead/<id>/<batch>
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
 """
@@ -18,6 +19,7 @@ CHALLENGE = "challenge/"
 ACME = "acme/"
 WATCH = "watch/"
 ZONE = "zone/"
+WEBHOOK = "webhook/"
 BLOCK = "block/"
 AUDIT = "audit/"
 PURGE = "purge/"
@@ -57,6 +59,18 @@ def zone(name: str) -> str:
 
 def acme(*parts: str) -> str:
     return ACME + "/".join(parts)
+
+
+def webhook(webhook_id: str) -> str:
+    return WEBHOOK + webhook_id
+
+
+def webhook_place(webhook_id: str) -> str:
+    return f"webhook-place/{webhook_id}"
+
+
+def webhook_dead(webhook_id: str, batch_id: str) -> str:
+    return f"webhook-dead/{webhook_id}/{batch_id}"
 
 
 def block(block_id: str) -> str:

@@ -19,8 +19,8 @@ from brandproxy.context import Context, open_context
 from brandproxy.core.ids import uuid7
 from brandproxy.engines import Engine, open_engine
 from brandproxy.errors import BrandproxyError
+from brandproxy.intake import row
 from brandproxy.model import Event
-from brandproxy.shipping import row
 from brandproxy.web import on_error, openapi_route
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
