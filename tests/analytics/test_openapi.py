@@ -28,7 +28,7 @@ from brandproxy.analytics import api as analytics
 from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.engines import open_engine
-from brandproxy.serve import build_control
+from brandproxy.roles import build_control
 from brandproxy.web import Budget, openapi
 from tests.conftest import free_port
 
