@@ -36,7 +36,7 @@ _TYPES = {
     "kind": "LowCardinality(String)", "tenant": "LowCardinality(String)", "method": "LowCardinality(String)",
     "device": "LowCardinality(String)", "client": "LowCardinality(String)", "country": "LowCardinality(String)",
     "at_us": "Int64 CODEC(Delta, ZSTD)", "link": "Int32", "sent_at": "Int64", "machine": "Array(String)",
-    "rules": "Int32", "person": "Bool", "reader": "Int64",
+    "rules": "Int32", "person": "Bool", "reader": "Int64", "seen_us": "Int64 CODEC(Delta, ZSTD)",
 }  # fmt: skip
 _TABLE = ", ".join(f"{name} {_TYPES.get(name, 'String')}" for name in COLUMNS)
 _LIST = ", ".join(COLUMNS)
@@ -166,7 +166,8 @@ class ClickHouseEngine:
         return [
             f"CREATE DATABASE IF NOT EXISTS {name} {everywhere}",
             f"CREATE TABLE IF NOT EXISTS {name}.events {everywhere}"
-            f" ({_TABLE}, version UInt64 DEFAULT 0, INDEX moment at_us TYPE minmax)"
+            f" ({_TABLE}, version UInt64 DEFAULT 0,"
+            " INDEX moment at_us TYPE minmax, INDEX seen seen_us TYPE minmax)"
             f" ENGINE = {engine('ReplacingMergeTree', 'events', 'version')} PARTITION BY {_MONTH}"
             " ORDER BY (tenant, campaign, at_us, id)",
             f'CREATE TABLE IF NOT EXISTS {name}.progress {everywhere} (source String, "end" Int64, seen_at Int64)'

@@ -16,9 +16,6 @@ class Dialect:
         """As a select expression: one row for every item of a list column."""
         return f"unnest({column})"
 
-    def starts_with(self, column: str, name: str) -> str:
-        return f"starts_with({column}, ${name})"
-
 
 class ClickHouseDialect(Dialect):
     def floor(self, value: str, step: int) -> str:
@@ -31,6 +28,3 @@ class ClickHouseDialect(Dialect):
 
     def each(self, column: str) -> str:
         return f"arrayJoin({column})"
-
-    def starts_with(self, column: str, name: str) -> str:
-        return f"startsWith({column}, ${name})"

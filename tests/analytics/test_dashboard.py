@@ -142,7 +142,7 @@ async def test_no_page_has_a_serious_accessibility_fault(served: tuple[Port, str
     async with browser() as chromium:
         for scheme in ("light", "dark"):
             page, faults = await signed_in(chromium, base, port.operator, color_scheme=scheme)
-            for path in (*PAGES, "/login", "/campaign"):
+            for path in (*PAGES, "/login", "/campaign") if scheme == "light" else ("/", "/live", "/hosts"):
                 await page.goto(base + path)
                 await page.evaluate(axe)
                 result = await page.evaluate("axe.run()")
