@@ -30,6 +30,7 @@ ONE = [
     ("<svg><image href=http://e.com/>", "http://e.com/", "image href"),
     ("<svg><style><a href=http://e.com/>", "http://e.com/", "a href"),
     ("<svg><title><a href=http://e.com/>", "http://e.com/", "a href"),
+    ("<style>a{b:u\\72 \\6c(http://e.com/\\69 \\6D\ng )}</style>", "http://e.com/img", "css url()"),
     ("<style>@import 'http://e.com/s.css';</style>", "http://e.com/s.css", "@import"),
     ("<style>a{b:url(http://e.com/i.png)}</style>", "http://e.com/i.png", "css url()"),
     ("<style>a{b:image-set('http://e.com/i.png' 1x)}</style>", "http://e.com/i.png", "css image-set()"),
