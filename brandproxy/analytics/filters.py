@@ -39,7 +39,7 @@ class Filter:
     host: str = ""
     link: int | None = None
     kind: str = ""
-    machines: str = "exclude"
+    machines: str = "include"
 
     def where(self) -> tuple[str, dict[str, Any]]:
         """The condition and its parameters, but for `machines`: answers show people beside machines."""
@@ -70,7 +70,8 @@ def of_request(
     empty fields, and mailed addresses of pages grow parameters on their way.
     """
     if lenient:
-        asked = {name: value for name, value in request.query_params.items() if value and name in _NAMES}
+        given = {name: value for name, value in request.query_params.items() if value and name in _NAMES}
+        asked = {"machines": "exclude"} | given  # a page is about people, and says how many machines it left out
     else:
         asked = single(request, {*_NAMES, *also} - set(fixed)) | fixed
     tenant = asked.get("tenant", "")
@@ -101,7 +102,7 @@ def single(request: Request, names: set[str]) -> dict[str, str]:
 def _parse(asked: Mapping[str, str], now: datetime) -> Filter:
     until = moment(asked["until"]) if "until" in asked else now + timedelta(minutes=5)  # clocks differ
     since = moment(asked["since"]) if "since" in asked else _earlier(until, DEFAULT_DAYS)
-    kind, machines = asked.get("kind", ""), asked.get("machines", "exclude")
+    kind, machines = asked.get("kind", ""), asked.get("machines", "include")
     if "kind" in asked and kind not in KINDS:
         raise BadInput(f"kind {kind[:40]!r} is none of {', '.join(KINDS)}")
     if machines not in MACHINES:
@@ -169,7 +170,7 @@ PARAMETERS = (
     parameter(
         "machines",
         "events that scanners, prefetchers and crawlers made",
-        {"type": "string", "enum": list(MACHINES), "default": "exclude"},
+        {"type": "string", "enum": list(MACHINES), "default": "include"},
     ),
 )
 _NAMES = frozenset(p["name"] for p in PARAMETERS)

@@ -25,7 +25,7 @@ def stats(
     campaign: Annotated[str, typer.Option(help="Only this campaign.")] = "",
     days: Annotated[int, typer.Option(min=1, max=3650, help="How far back.")] = 30,
     by: Annotated[str, typer.Option(help="What to list: link, url, domain, campaign, tenant, client …")] = "link",
-    machines: Annotated[str, typer.Option(help="include, exclude or only.")] = "exclude",
+    machines: Annotated[str, typer.Option(help="include, exclude or only.")] = "include",
     json: Json = False,
 ) -> None:
     """Clicks, opens and unsubscribes: totals, days, top links.
