@@ -58,3 +58,7 @@ bench-assets: packages $(VENV)/bench  ## a cached image, and a cold storm, besid
 .PHONY: sim-renewal
 sim-renewal: $(VENV)/server  ## 400 days of renewals of 100,000 hosts: does anything expire, is a limit tripped?
 	@$(BIN)/python -m bench.sim_renewal $(ARGS)
+
+.PHONY: bench-pipeline
+bench-pipeline: packages $(VENV)/bench  ## mails a second through milter and SMTP proxy beside ones that do nothing
+	@$(BIN)/python -m bench.pipeline $(ARGS)

@@ -33,6 +33,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("events", "events"),
     ("webhook", "webhook"),
     ("mail", None),
+    ("relay", "relay"),
 )
 
 EX_TEMPFAIL, EX_CONFIG, EX_DATAERR = 75, 78, 65  # sysexits.h

@@ -138,6 +138,8 @@ def view(tenant: Tenant) -> dict[str, object]:
     data["keys"] = [
         {"number": k.number, "created_at": k.created_at, "revoked_at": k.revoked_at} for k in tenant.keys
     ]
+    if data["relay"] is not None:
+        del data["relay"]["password"]
     return data
 
 
