@@ -45,8 +45,9 @@ class Edge(_Section):
         4 << 30, ge=1 << 16, description="bound of the spool; beyond it events are lost, redirects go on"
     )
     max_connections: int = Field(
-        10_000, ge=16, description="open connections of one worker; beyond it the oldest idle one is closed"
+        10_000, ge=16, description="open connections of one worker; beyond it the idle ones are closed"
     )
+    patience: float = Field(15.0, gt=0, description="seconds a client has for a whole request, and between two")
     warm_certificates: int = Field(
         5000, ge=1, description="certificates one worker keeps in memory, 24 KiB each; others are read again"
     )

@@ -13,6 +13,7 @@ import asyncio
 import re
 from email.utils import formatdate
 from http import HTTPStatus
+from math import ceil
 from typing import Protocol
 
 from uvicorn.config import Config
@@ -35,8 +36,6 @@ _WANTED = re.compile(
 )
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
-_FIRST = 10.0  # seconds for the first request
-_IDLE = 15.0  # seconds between requests
 
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
 
@@ -49,11 +48,13 @@ class Open(Protocol):
 
 
 class Front:
-    """What the connections of one worker share. `tick` once a second. Beyond `limit` the oldest idle one goes."""
+    """What the connections of one worker share. `tick` once a second. Beyond `limit` an idle one makes room."""
 
-    def __init__(self, edge: Edge, limit: int) -> None:
+    def __init__(self, edge: Edge) -> None:
+        settings = edge.context.settings.edge
         self.edge = edge
-        self.limit = limit
+        self.limit = settings.max_connections
+        self.patience = settings.patience  # seconds for a request, and between two
         self.state = ServerState()
         self.connections: set[Open] = set()
         self.now = 0.0
@@ -67,7 +68,7 @@ class Front:
             server_header=False,
             access_log=False,
             log_config=None,
-            timeout_keep_alive=int(_IDLE),
+            timeout_keep_alive=ceil(self.patience),
         )
         self.config.load()
         self.tick()
@@ -93,7 +94,7 @@ class Front:
 
 
 class Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_close", "_front", "_peer", "_reply", "_since", "_sni", "_transport")
+    __slots__ = ("_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni", "_transport")
 
     def __init__(self, front: Front, peer: str | None = None) -> None:
         """`peer` is the client's address when a load balancer told it; None: the socket's."""
@@ -102,11 +103,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reply: bytes | None = None  # the answer that waits for its record to be durable
         self._buffer = b""
-        self._close = False
+        self._close = False  # after the next answer
+        self._ended = False  # the client sends no more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        self._since = self._front.now + _FIRST
+        self._deadline = self._front.now + self._front.patience
         tls = transport.get_extra_info("ssl_object")
         self._sni: str | None = None if tls is None else getattr(tls, SNI, "")
         if not self._front.admit(self):
@@ -116,11 +118,16 @@ class Connection(asyncio.Protocol):
         self._front.connections.discard(self)
         self._transport = None
 
+    def eof_received(self) -> bool:
+        """A client may close its half and read on; not under TLS, where the transport decides."""
+        self._ended = True
+        return self._reply is not None and self._sni is None
+
     def idle(self) -> bool:
         return self._reply is None
 
     def overdue(self, now: float) -> bool:
-        return self._reply is None and now > self._since
+        return self._reply is None and now > self._deadline
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -179,7 +186,7 @@ class Connection(asyncio.Protocol):
         reply, self._reply = self._reply, None
         if self._transport is None or reply is None:
             return
-        self._since = self._front.now + _IDLE
+        self._deadline = self._front.now + self._front.patience
         self._transport.write(reply)
         if self._close:
             self._transport.close()
@@ -187,6 +194,8 @@ class Connection(asyncio.Protocol):
             data, self._buffer = self._buffer, b""
             self._transport.resume_reading()
             self.data_received(data)
+        elif self._ended:
+            self._transport.close()
 
     def _hand_over(self, data: bytes) -> None:
         transport, front = self._transport, self._front
@@ -197,6 +206,8 @@ class Connection(asyncio.Protocol):
         transport.set_protocol(parsed)
         parsed.connection_made(transport)
         parsed.data_received(data)
+        if self._ended and not parsed.eof_received():
+            transport.close()
 
 
 def render(answer: Answer, date: bytes, close: bool) -> bytes:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_HEAD = 32 * 1024  # bytes: request line and headers
 MAX_TARGET = 9_000  # bytes; the longest token is 8,000
 MAX_BODY = 64 * 1024  # bytes; only a one-click unsubscribe has a body that is read
-_RECEIVE = 15.0  # seconds for a whole request
 _STALL = 30.0  # seconds an answer may wait for its reader
 
 logging.getLogger("uvicorn.error").addFilter(
@@ -40,6 +39,7 @@ class Parsed(HttpToolsProtocol):
         self._receiving_since = front.now
         self._stalled_since = 0.0
         self._refusal = 0
+        self._ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._front.connections.add(self)
@@ -56,7 +56,7 @@ class Parsed(HttpToolsProtocol):
 
     def overdue(self, now: float) -> bool:
         receiving, stalled = self._receiving_since, self._stalled_since
-        return bool((receiving and now - receiving > _RECEIVE) or (stalled and now - stalled > _STALL))
+        return bool((receiving and now - receiving > self._front.patience) or (stalled and now - stalled > _STALL))
 
     def abort(self) -> None:
         self.transport.abort()
@@ -72,6 +72,16 @@ class Parsed(HttpToolsProtocol):
         if self._refusal and not self.transport.is_closing():
             self._refuse(self._refusal)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client may close its half and read on; not under TLS, where the transport decides."""
+        self._ended = True
+        return self.scheme == "http" and self.cycle is not None and not self.cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._ended and not self.pipeline and self.cycle.response_complete:
+            self.transport.close()
+
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > MAX_TARGET:
@@ -81,6 +91,9 @@ class Parsed(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._body_bytes = 0
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
+            self._refusal = 431
+            raise ValueError("head too long")
         if not self.url.startswith(b"/"):
             raise ValueError("not a path")
         super().on_headers_complete()

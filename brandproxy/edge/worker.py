@@ -88,7 +88,7 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
         settings.edge.warm_certificates,
     )
     book.attach(listeners.tls)
-    front = Front(edge, settings.edge.max_connections)
+    front = Front(edge)
     open_listeners = [
         await _accept(settings, front, listener, tls)
         for listener, tls in ((listeners.http, None), (listeners.https, listeners.tls))
