@@ -43,7 +43,8 @@ REQUESTS = Counter("brandproxy_asset_requests", "Asset requests by how they were
 BYTES = Counter("brandproxy_asset_bytes", "Bytes of objects sent to clients")
 _HOW = {how: REQUESTS.labels(how) for how in ("memory", "disk", "storage", "stale", "missing", "failed", "slow")}
 
-_SWEEP_EVERY = 60.0
+_SWEEP_EVERY, _LOOK_EVERY = 300.0, 5.0
+_PIECE = 1 << 18  # bytes handed to a connection at a time: what a slow client can make us hold
 _ERRORS = {404: b"Not found\n", 405: b"Only GET and HEAD\n", 502: b"Storage failed\n", 504: b"Storage is slow\n"}
 
 
@@ -94,7 +95,18 @@ class Assets:
             await _error(send, 504 if error.slow else 502)
             return
         answer = plan(method, request, body.described)
-        await _send(send, answer, body, method == "HEAD")
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        if method == "HEAD" or not answer.slices:
+            await send({"type": "http.response.body", "body": b""})
+            return
+        BYTES.inc(sum(piece.stop - piece.start for piece in answer.slices))
+        if body.data is not None and len(body.data) <= _PIECE and len(answer.slices) == 1:
+            (piece,) = answer.slices
+            whole = piece.stop - piece.start == len(body.data)
+            data = body.data if whole else body.data[piece.start : piece.stop]
+            await send({"type": "http.response.body", "body": data})
+            return
+        await _stream(receive, send, answer, body)
 
     async def _body(self, site: Site, asset: tokens.Asset, request: dict[bytes, bytes]) -> Body:
         origin = _origin(site, asset.origin)
@@ -121,14 +133,19 @@ class Assets:
         return await self.cache.get(key, self._variants.load(original, key.variant))
 
     async def _sweep(self) -> None:
-        """Keep the disk within its bounds. Any worker may do it; one at a time does."""
+        """Keep the disk within its bounds: now and then, and soon after much was added. One worker does it."""
         keep = self._settings.fresh + self._settings.stale
+        waited = _SWEEP_EVERY
         while True:
-            try:
-                await asyncio.to_thread(self._disk.sweep, self._settings.disk, keep)
-            except OSError as error:
-                log.warning("asset cache: cannot sweep: %s", error)
-            await asyncio.sleep(_SWEEP_EVERY)
+            urgent = self._disk.added > self._settings.disk // 20
+            if urgent or waited >= _SWEEP_EVERY:
+                waited = 0.0
+                try:
+                    await asyncio.to_thread(self._disk.sweep, self._settings.disk, keep, urgent)
+                except OSError as error:
+                    log.warning("asset cache: cannot sweep: %s", error)
+            await asyncio.sleep(_LOOK_EVERY)
+            waited += _LOOK_EVERY
 
 
 def _origin(site: Site, name: str) -> Origin:
@@ -138,26 +155,25 @@ def _origin(site: Site, name: str) -> Origin:
     raise ObjectMissing("the tenant has no such origin")
 
 
-async def _send(send: Send, answer: Plan, body: Body, head: bool) -> None:
-    """Everything in memory goes out in one piece; the rest as it is read, no faster than the client takes it."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    if head or not answer.slices:
-        await send({"type": "http.response.body", "body": b""})
-        return
-    BYTES.inc(sum(piece.stop - piece.start for piece in answer.slices))
-    if body.data is not None and len(answer.slices) == 1:
-        (piece,) = answer.slices
-        whole = piece.stop - piece.start == len(body.data)
-        await send(
-            {"type": "http.response.body", "body": body.data if whole else body.data[piece.start : piece.stop]}
-        )
-        return
-    for piece in answer.slices:
-        if piece.preamble:
-            await send({"type": "http.response.body", "body": piece.preamble, "more_body": True})
-        async for chunk in body.read(piece.start, piece.stop):
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": answer.trailer})
+async def _stream(receive: Receive, send: Send, answer: Plan, body: Body) -> None:
+    """Piece by piece, no faster than the client takes it, and no longer than it is there."""
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        for piece in answer.slices:
+            if piece.preamble:
+                await send({"type": "http.response.body", "body": piece.preamble, "more_body": True})
+            async for chunk in body.read(piece.start, piece.stop):
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": answer.trailer})
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _error(send: Send, status: int) -> None:

@@ -46,7 +46,8 @@ class Body:
     async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `stop`. Raises StorageFailed when they cannot all be had."""
         if self.data is not None:
-            yield self.data if stop - start == len(self.data) else self.data[start:stop]
+            for at in range(start, stop, CHUNK):
+                yield self.data[at : min(stop, at + CHUNK)]
             return
         assert self._file is not None
         while start < stop:

@@ -1,7 +1,8 @@
 """The asset cache: memory over disk over origins.
 
-Invariants: storage is asked by one process of a machine for one object at a time, however many clients ask;
-an object is kept only when it arrived whole; nothing fetched before a purge is kept behind it.
+Invariants: storage is asked once at a time for one object, however many clients ask, by one process of a machine
+(another joins in when that takes longer than `_PATIENCE`); an object is kept only when it arrived whole; nothing
+fetched before a purge is kept behind it.
 
 What `Cache.get` answers with, in order:
 1. a copy in memory that is fresh
@@ -38,6 +39,7 @@ Load = Callable[[Want], AbstractAsyncContextManager[Found | None]]
 _MISSING_FOR, _FAILED_FOR = 15.0, 1.0  # seconds a refusal is repeated without asking
 _NEAR_FRESH = 1  # seconds a copy of a file on this machine is used without looking at the file
 _RETRY = 5.0  # seconds until storage that failed is asked again for an object we hold a stale copy of
+_PATIENCE = 5.0  # seconds another process's fetch is waited for; a large or slow object is then fetched here too
 _MAX_REFUSALS = 10_000
 _OVERHEAD = 1024  # bytes an object in memory costs beside its body
 
@@ -164,9 +166,10 @@ class Cache:
     async def _from_disk(self, fill: _Fill, load: Load) -> None:
         name = fill.key.name
         kept = await self._look(fill, name)
+        patience = time.monotonic() + _PATIENCE
         while kept is not None or not fill.result.done():
             with self._disk.lock(name) as held:
-                if held:
+                if held or time.monotonic() > patience:
                     kept = await self._look(fill, name)  # another process may just have put it there
                     if kept is not None or not fill.result.done():
                         await self._ask(fill, name, load, kept)

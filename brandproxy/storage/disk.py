@@ -33,6 +33,7 @@ _MAGIC = b"bpcache1"
 _FOOTER = struct.Struct(">I8s")
 _TOUCH_EVERY = 3600.0
 _ABANDONED = 3600.0
+_SWEPT_FOR = 240.0  # seconds within which another process's sweep will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Disk:
         self._folder = folder
         self._tmp = folder / ".tmp"
         self._locks = folder / ".lock"
+        self.added = 0  # bytes this process published since its last sweep
 
     def start(self) -> None:
         for folder in (self._tmp, self._locks):
@@ -144,6 +146,7 @@ class Disk:
         path.parent.mkdir(exist_ok=True, parents=True, mode=0o700)
         os.replace(file.scratch, path)
         file.scratch = None
+        self.added += meta.size
 
     def confirm(self, name: Name, at: float) -> None:
         """Storage said at `at` that the copy is still right."""
@@ -188,14 +191,21 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def sweep(self, limit: int, keep: float) -> int:
+    def sweep(self, limit: int, keep: float, urgent: bool = True) -> int:
         """Bring the disk under `limit` bytes and drop what nobody asked for in `keep` seconds; bytes kept.
 
-        One process at a time does it; 0 when another one is at it.
+        One process at a time does it: 0 when another one is at it, or, unless `urgent`, did it a moment ago.
         """
         descriptor = os.open(self._folder / ".sweep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            return self._sweep(limit, time.time() - keep) if _try_lock(descriptor) else 0
+            found = os.fstat(descriptor)
+            recent = found.st_size > 0 and time.time() - found.st_mtime < _SWEPT_FOR
+            if not _try_lock(descriptor) or (recent and not urgent):
+                return 0
+            self.added = 0
+            kept = self._sweep(limit, time.time() - keep)
+            os.pwrite(descriptor, b"%20d\n" % kept, 0)
+            return kept
         finally:
             os.close(descriptor)
 

@@ -16,11 +16,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import obstore
+
 from brandproxy.config import Settings
 from brandproxy.core import names, objects
 from brandproxy.core.names import host_matches
 from brandproxy.core.urls import refusal as url_refusal
-from brandproxy.errors import BadInput
+from brandproxy.errors import BadInput, BrandproxyError
 from brandproxy.fetch import Fetcher
 from brandproxy.model import Origin
 from brandproxy.storage.base import Found, Source, StorageFailed, Want
@@ -100,8 +102,11 @@ class Origins:
     def _source(self, url: str, sealed: str) -> tuple[Source, Health]:
         found = self._sources.get((url, sealed))
         if found is None:
-            options = json.loads(self._seal.open(sealed.encode())) if sealed else {}
-            found = (self._make(url, options), Health())
+            try:
+                options = json.loads(self._seal.open(sealed.encode())) if sealed else {}
+                found = (self._make(url, options), Health())
+            except (BrandproxyError, obstore.exceptions.BaseError, ValueError, TypeError) as error:
+                raise StorageFailed(f"{url[:80]} cannot be used: {str(error)[:200]}") from error
             self._sources[url, sealed] = found
         return found
 

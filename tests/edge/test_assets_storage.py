@@ -13,7 +13,7 @@ import httpx
 import pytest
 from uvicorn import Config, Server
 
-from brandproxy.config import Settings
+from brandproxy.config import Outbound, Settings
 from brandproxy.core import tokens
 from brandproxy.edge.assets import Assets
 from brandproxy.model import Origin
@@ -119,6 +119,30 @@ async def test_private_addresses_are_never_asked(tmp_path: Path, folder: Path) -
         await served.close()
 
 
+async def test_a_redirect_to_a_private_address_is_not_followed(tmp_path: Path, folder: Path) -> None:
+    with nginx(tmp_path / "nginx", folder) as server:
+        async with client(tmp_path / "var", Origin("media", server.url)) as one:
+            assert (await one.ask("moved/logo.png")).status_code == 502
+        assert server.requests == ["GET /moved/logo.png 302"]
+        inside = settings(tmp_path / "var2").model_copy(update={"outbound": Outbound(allow="127.0.0.0/8")})
+        served = Assets(inside)
+        await served.start()
+        answer = await Client(served, site(Origin("media", server.url))).ask("moved/logo.png")
+        assert answer.content == (folder / "logo.png").read_bytes()
+        await served.close()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [Origin("media", "gopher://x/"), Origin("media", ""), Origin("media", "s3://"), Origin("media", "http://[::1/"),
+     Origin("media", "s3://bucket/x", sealed="not sealed by us"), Origin("media", "file:///nowhere/at/all/"),
+     Origin("media", "https://not-listed.example/")],
+)  # fmt: skip
+async def test_an_origin_that_cannot_be_used_is_a_failure_and_no_crash(tmp_path: Path, origin: Origin) -> None:
+    async with client(tmp_path / "var", origin, hosts="listed.example") as one:
+        assert (await one.ask("logo.png")).status_code in (404, 502)
+
+
 @asynccontextmanager
 async def over_http(one: Client) -> AsyncIterator[str]:
     """The client's Assets behind a real HTTP server: what the wire looks like when things break."""
@@ -179,6 +203,27 @@ async def test_a_film_is_streamed_in_bounded_memory_and_in_any_range(tmp_path: P
             assert (await one.ask("film.mp4")).content == whole
             assert one.assets.cache.memory_bytes == 0
         assert server.requests == ["GET /film.mp4 200"]
+
+
+async def test_a_client_that_goes_away_is_not_read_for(tmp_path: Path, folder: Path) -> None:
+    async with client(tmp_path / "var", Origin("media", folder.as_uri() + "/")) as one:
+        sent = 0
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            nonlocal sent
+            sent += len(message.get("body", b""))  # type: ignore[arg-type]
+            if sent:
+                gone.set()
+                await asyncio.sleep(0.01)
+
+        scope = {"type": "http", "method": "GET", "headers": []}
+        await one.assets.serve(scope, receive, send, one.site, tokens.Asset("media", "film.mp4"))  # type: ignore[arg-type]
+        assert 0 < sent < 1_500_000
 
 
 async def test_a_crash_leaves_whole_objects_or_none(tmp_path: Path, folder: Path) -> None:

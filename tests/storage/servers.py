@@ -32,7 +32,8 @@ class Nginx:
                 uwsgi_temp_path {place}/t4; scgi_temp_path {place}/t5;
                 log_format plain '$request_method $uri $status'; access_log {place}/access.log plain;
                 server {{
-                    listen 127.0.0.1:{self.port} backlog=4096;
+                    listen 127.0.0.1:{self.port} backlog=4096; listen 127.0.0.2:{self.port};
+                    location /moved/ {{ return 302 http://127.0.0.2:{self.port}/logo.png; }}
                     root {folder}; gzip on; gzip_min_length 1; gzip_types image/svg+xml text/css;
                     limit_rate {limit_rate};
                 }}

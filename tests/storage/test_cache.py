@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from brandproxy.config import Assets
 from brandproxy.core.delivery import Meta
 from brandproxy.storage.base import Found, ObjectMissing, StorageFailed, Want
 from brandproxy.storage.bodies import Body, Key
 from brandproxy.storage.cache import Cache
-from brandproxy.storage.disk import Disk
+from brandproxy.storage.disk import _FOOTER, Disk
 
 NOW = 1_800_000_000.0
 
@@ -246,6 +249,19 @@ async def test_a_large_object_reaches_its_askers_while_it_arrives(make: Make) ->
     assert len(storage.asked) == 1
 
 
+async def test_nobody_waits_for_another_process_longer_than_patience(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brandproxy.storage.cache._PATIENCE", 0.1)
+    slow, gate = make(), asyncio.Event()
+    storage = Storage(data=os.urandom(3_000_000), gate=gate)
+    arriving, _ = await slow.get(KEY, storage.load)
+    quick = Storage(data=storage.data)
+    assert (await asyncio.wait_for(get(make(), quick), 5))[0] == storage.data
+    gate.set()
+    assert await read(arriving) == storage.data
+
+
 async def test_an_object_of_unknown_size_is_given_when_it_is_whole(make: Make) -> None:
     storage = Storage(announced=-1, data=os.urandom(2_000_000))
     assert (await get(make(), storage))[0] == storage.data
@@ -303,6 +319,20 @@ async def test_a_file_that_does_not_add_up_is_not_served(make: Make, tmp_path: P
         "footer": data[:-12] + b"\xff\xff\xff\xff" + data[-8:],
     }[damage])  # fmt: skip
     assert await get(make(), storage) == (storage.data, "storage")
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_any_bytes_on_disk_are_an_object_or_none(body: bytes, about: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Disk(Path(folder))
+        disk.start()
+        path = Path(folder) / KEY.name.text
+        path.parent.mkdir(parents=True)
+        for text in (about, b'{"meta": {"size": %d}, "fetched_at": 1}' % len(body), b'{"meta": {"size": "x"}}'):
+            path.write_bytes(body + text + _FOOTER.pack(len(text), b"bpcache1"))
+            found = disk.find(KEY.name)
+            assert found is None or found.meta.size == len(body)
 
 
 async def test_an_object_is_forgotten_in_all_its_forms_and_no_other(make: Make, tmp_path: Path) -> None:
