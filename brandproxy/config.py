@@ -76,6 +76,12 @@ class Control(_Section):
     public: str = Field("", description="URL under which customers' browsers reach it; default: http://listen")
 
 
+class Metrics(_Section):
+    """What a monitoring system scrapes; apart from all other ports, since recipients must not see it."""
+
+    listen: str = Field("", description="address of /metrics, which answers once the process serves; empty: none")
+
+
 class Mail(_Section):
     """The front ends a mail server talks to."""
 
@@ -215,6 +221,7 @@ class Settings(BaseSettings):
     master_key: SecretStr = Field(SecretStr(""), description="operator's key that seals secrets at rest")
     edge: Edge = Edge()
     control: Control = Control()
+    metrics: Metrics = Metrics()
     mail: Mail = Mail()
     certs: Certs = Certs()
     dns: Dns = Dns()

@@ -28,6 +28,7 @@ from brandproxy.control import announce
 from brandproxy.engines import Engine, embedded, open_engine
 from brandproxy.errors import BrandproxyError
 from brandproxy.leading import lead
+from brandproxy.metrics import exposed
 
 
 def edge(settings: Settings) -> None:
@@ -62,12 +63,9 @@ def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
             follow = asyncio.create_task(context.directory.follow(context.store))
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-            try:
+            with exposed(settings), suppress(asyncio.CancelledError):
                 await work
-            except asyncio.CancelledError:
-                pass
-            finally:
-                follow.cancel()
+            follow.cancel()
 
     asyncio.run(main())
 
@@ -112,7 +110,8 @@ async def _control(settings: Settings) -> None:
         )
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in _background(context, engine)]
-            await server.serve()
+            with exposed(settings):
+                await server.serve()
             for task in background:
                 task.cancel()
 
@@ -143,7 +142,7 @@ async def _collector(settings: Settings) -> None:
         collecting = asyncio.create_task(_collect(context, engine))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, collecting.cancel)
-        with suppress(asyncio.CancelledError):
+        with exposed(settings), suppress(asyncio.CancelledError):
             await collecting
 
 

@@ -15,7 +15,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from brandproxy import certs
+from prometheus_client import Gauge
+
+from brandproxy import certs, metrics
 from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.edge.app import Edge
@@ -28,6 +30,8 @@ from brandproxy.fetch import open_fetcher
 from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
+
+CONNECTIONS = Gauge("brandproxy_edge_connections", "Open connections of recipients, of the first worker")
 
 _HANDSHAKE = 10.0  # seconds for a TLS handshake
 _DRAIN = 10.0  # seconds for requests in flight when told to stop
@@ -74,6 +78,9 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
         gc.collect()
         gc.freeze()  # the directory stays: no need to walk it again and again
+        if number == 0:
+            CONNECTIONS.set_function(lambda: len(front.connections))
+            stack.enter_context(metrics.exposed(settings))
         os.write(ready, b"1")
         await stop.wait()
         for task in tasks:

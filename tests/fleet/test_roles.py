@@ -1,0 +1,42 @@
+"""What each role of a fleet shows to its orchestrator."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.conftest import free_port
+
+
+@pytest.mark.parametrize("role", ["edge", "control", "milter"])
+def test_metrics_answer_once_the_process_serves_and_it_ends_on_sigterm(role: str, tmp_path: Path) -> None:
+    ports = {
+        name: free_port()
+        for name in ("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN", "MAIL_MILTER", "METRICS_LISTEN")
+    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BRANDPROXY_")}
+    environment |= {f"BRANDPROXY_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
+    environment |= {"BRANDPROXY_DATA": str(tmp_path), "BRANDPROXY_EDGE_WORKERS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "brandproxy", "serve", "--role", role], env=environment)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            try:
+                with urlopen(f"http://127.0.0.1:{ports['METRICS_LISTEN']}/metrics", timeout=2) as answer:
+                    assert b"# HELP" in answer.read()
+                    break
+            except URLError:
+                time.sleep(0.1)
+    finally:
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
