@@ -62,7 +62,8 @@ class Orders:
     async def obtain(self, host: Host, old: Certificate | None, force: bool = False) -> Certificate | None:
         """A new certificate for the host in place of `old`; None when there is none now, `Progress` tells why.
 
-        `force`: whatever the back-off says. Raises Locked while another node is at it, StoreUnavailable.
+        `force`: whatever the instant of renewal and the back-off say.
+        Raises Locked while another node is at it, StoreUnavailable.
         """
         async with self._store.lock(f"acme/{host.zone or host.name}"):
             present = await self.vault.get(host.name)
@@ -73,12 +74,14 @@ class Orders:
                 await self.vault.put(shared)
                 return shared
             before = await progress.read(self._store, host.name)
-            if before.next_at > self._now() and not force:
+            if not force and present is not None and not before.due(present.serial, self._now()):
+                return present
+            if not force and before.next_at > self._now():
                 return None
             fresh, after = await self._tried(host, present, before)
             if fresh is not None:
                 await self.vault.put(fresh)
-                after = Progress(serial=fresh.serial)
+                after = Progress()
             await progress.write(self._store, host.name, after)
             return fresh
 

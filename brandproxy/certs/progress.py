@@ -44,6 +44,10 @@ class Progress:
         next_at = max(now + backoff(failures, left), retry_at)
         return replace(self, failures=failures, next_at=next_at, error=error, code=code, pending=None)
 
+    def due(self, serial: str, now: float) -> bool:
+        """Whether the certificate of this serial is to be renewed; not before its instant was chosen."""
+        return self.serial == serial and 0 < self.renew_at <= now
+
     def waiting(self, error: str, code: str, until: float) -> Progress:
         """Not a failure: nothing was tried."""
         return replace(self, next_at=until, error=error, code=code)

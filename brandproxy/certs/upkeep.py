@@ -105,11 +105,11 @@ class Upkeep:
         hosts = {host.name: host for host in self._free_hosts(now)}
         for host in hosts.values():
             read, known = self._facts.get(host.name), self._progress.get(host.name, Progress())
-            if read is None or (known.serial == read.serial and known.renew_at <= now):
+            if read is None or known.due(read.serial, now):
                 candidates[host.name] = Candidate(host.name, read.not_after if read else 0, host.since)
             elif host.state is HostState.VERIFIED and read.not_after > now:
                 small.append((host, partial(self._live, host)))
-            elif known.serial != read.serial or known.ask_at <= now:
+            elif known.serial != read.serial or not known.renew_at or known.ask_at <= now:
                 small.append((host, partial(self._choose, host)))
         chosen = self._chosen(list(candidates.values()), now)
         return small[:_AT_ONCE] + [(hosts[name], partial(self._obtain, hosts[name])) for name in chosen]

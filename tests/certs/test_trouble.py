@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from brandproxy.certs import progress
 from brandproxy.certs.budget import Budget, OverBudget
 from brandproxy.certs.devca import DevCA
 from brandproxy.certs.ordering import Orders
@@ -40,6 +41,9 @@ class Stage:
         own = DevCA(self.context.settings.data).issue(self.host.name, self.at - 80 * DAY)
         self.old = certificate(self.host.name, own.chain, own.key, self.world.pebble.url)
         await self.orders.vault.put(self.old)
+        await progress.write(
+            self.context.store, self.host.name, progress.Progress(serial=self.old.serial, renew_at=1)
+        )
 
     async def expect(self, code: str, *words: str) -> None:
         """This try fails in that way, and nothing else changes."""
