@@ -1,0 +1,56 @@
+"""Takeover safety: who may claim which name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from brandproxy.config import Settings
+from brandproxy.context import Context, open_context
+from brandproxy.errors import BadInput, Conflict
+from brandproxy.model import HostState
+
+
+@pytest.fixture
+async def context(tmp_path: Path) -> AsyncIterator[Context]:
+    async with open_context(Settings(data=tmp_path, edge={"domain": "edge.esp.example"}), actor="test") as context:
+        for slug in ("acme", "rival"):
+            await context.registry.add_tenant(slug)
+        yield context
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["com", "co.uk", "github.io", "s3.amazonaws.com", "edge.esp.example", "x.edge.esp.example", "a..b", "-a.test",
+     "a_b.example", "127.0.0.1", f"{'a' * 64}.example", f"{'a.' * 127}example", "a b.example", "*.acme.example",
+     "https://acme.example", "acme.example/x", "ёж", ""],
+)  # fmt: skip
+async def test_names_that_no_customer_can_own_are_refused(context: Context, name: str) -> None:
+    with pytest.raises(BadInput):
+        await context.registry.add_host(name, "acme")
+
+
+async def test_of_tenants_who_claim_a_name_at_once_one_gets_it(context: Context) -> None:
+    claims = [context.registry.add_host("links.acme.co.uk", slug) for slug in ("acme", "rival") * 5]
+    done = await asyncio.gather(*claims, return_exceptions=True)
+    assert sum(not isinstance(one, BaseException) for one in done) == 1
+    assert all(isinstance(one, Conflict) for one in done if isinstance(one, BaseException))
+
+
+async def test_a_transfer_starts_over_with_a_new_target(context: Context) -> None:
+    host = await context.registry.add_host("links.acme.example", "acme", HostState.LIVE)
+    given = await context.registry.transfer_host(host.name, "rival")
+    assert (given.tenant, given.state) == ("rival", HostState.PENDING)
+    assert given.target != host.target
+
+
+async def test_a_delegated_zone_belongs_to_one_tenant(context: Context) -> None:
+    await context.registry.add_host("links.mail.acme.example", "acme", zone="mail.acme.example")
+    await context.registry.add_host("news.mail.acme.example", "acme", zone="mail.acme.example")
+    with pytest.raises(Conflict):
+        await context.registry.add_host("steal.mail.acme.example", "rival", zone="mail.acme.example")
+    with pytest.raises(BadInput):
+        await context.registry.add_host("links.other.example", "acme", zone="mail.acme.example")
