@@ -189,7 +189,7 @@ class Account:
                 return None
             answer = client.net.get(f"{base}/{certificate_id}")
             window = answer.json()["suggestedWindow"]
-            wait = cast(Network, client.net).retry_at() or now + 6 * 3600
+            wait = now + (cast(Network, client.net).retry_in() or 6 * 3600)
             return RenewalInfo(Window(seconds(window["start"]), seconds(window["end"])), wait)
 
         return await self._run(read)
@@ -256,11 +256,12 @@ class Account:
             try:
                 client = self._client()
                 network = cast(Network, client.net)
+                network.begin()
                 return work(client)
             except (AcmeRefused, AcmeAway):
                 raise
             except Exception as error:
-                raise translated(error, self.url, network.retry_at() if network else 0.0) from error
+                raise translated(error, self.url, network.retry_in() if network else 0.0) from error
             finally:
                 self.skew = network.skew if network else self.skew
 

@@ -18,13 +18,13 @@ _NONCES = 12  # tries after badNonce (RFC 8555 §6.5); at 30 % rejection one ord
 
 
 class AcmeAway(Retryable):
-    """The CA could not be reached, or failed by itself. `retry_at`: not before (seconds; 0: not told)."""
+    """The CA could not be reached, or failed by itself. `retry_in`: not before so many seconds; 0: not told."""
 
     action = "Nothing to do: the old certificate goes on being served, and it is tried again."
 
-    def __init__(self, message: str, retry_at: float = 0) -> None:
+    def __init__(self, message: str, retry_in: float = 0) -> None:
         super().__init__(message)
-        self.retry_at = retry_at
+        self.retry_in = retry_in
 
 
 class AcmeRefused(Final):
@@ -32,10 +32,10 @@ class AcmeRefused(Final):
 
     action = "Read the CA's words; `brandproxy dns HOST` tells what is wrong with the records."
 
-    def __init__(self, message: str, code: str = "", retry_at: float = 0) -> None:
+    def __init__(self, message: str, code: str = "", retry_in: float = 0) -> None:
         super().__init__(message)
         self.code = code
-        self.retry_at = retry_at
+        self.retry_in = retry_in
 
 
 class Network(ClientNetwork):
@@ -56,12 +56,15 @@ class Network(ClientNetwork):
                     raise
         return super().post(*args, **options)
 
-    def retry_at(self) -> float:
-        """Retry-After of the last answer as a time; 0 when there was none (RFC 9110 §10.2.3)."""
+    def retry_in(self) -> float:
+        """Seconds that the last answer asked to wait; 0 when it did not (RFC 9110 §10.2.3)."""
         value = self._headers.get("Retry-After", "")
-        if value.isascii() and value.isdigit():
-            return time.time() + min(int(value), 30 * 86400)
-        return date_of(value)
+        wait = int(value) if value.isascii() and value.isdigit() else date_of(value) - time.time()
+        return float(min(max(wait, 0), 30 * 86400))
+
+    def begin(self) -> None:
+        """Forget the last answer's wishes."""
+        self._headers = {}
 
     def _remember(self, answer: requests.Response, **_: Any) -> None:
         self._headers = dict(answer.headers)
@@ -78,16 +81,16 @@ class KeyChange(jose.JSONObjectWithFields):
     old_key: Any = jose.field("oldKey")
 
 
-def translated(error: Exception, url: str, retry_at: float) -> AcmeAway | AcmeRefused:
+def translated(error: Exception, url: str, retry_in: float) -> AcmeAway | AcmeRefused:
     """The library's errors in our tree."""
     if isinstance(error, messages.Error):
         code = code_of(error)
         if code in ("serverInternal", "badNonce"):
-            return AcmeAway(f"the CA {url} failed: {error.detail}", retry_at)
-        return AcmeRefused(f"the CA refused: {error.detail}", code, retry_at)
+            return AcmeAway(f"the CA {url} failed: {error.detail}", retry_in)
+        return AcmeRefused(f"the CA refused: {error.detail}", code, retry_in)
     if isinstance(error, errors.ConflictError):
         return AcmeRefused("the CA knows that already", "conflict")
-    return AcmeAway(f"the CA {url} is away: {error!r:.300}", retry_at)
+    return AcmeAway(f"the CA {url} is away: {error!r:.300}", retry_in)
 
 
 def code_of(error: messages.Error) -> str:

@@ -111,10 +111,10 @@ class Orders:
             return None, before.failed(str(fault), fault.code, now, left)
         except AcmeRefused as refused:
             await self._count(host, url, refused)
-            return None, before.failed(str(refused), refused.code or "refused", now, left, refused.retry_at)
+            return None, before.failed(str(refused), refused.code or "refused", now, left, refused.retry_in)
         except AcmeAway as away:  # an order under way is gone on with when the CA is back
             pending = (await progress.read(self._store, host.name)).pending
-            failed = before.failed(str(away), "ca-away", now, left, away.retry_at)
+            failed = before.failed(str(away), "ca-away", now, left, away.retry_in)
             return None, replace(failed, pending=pending)
         except (UpdateAway, UpdateRefused) as fault:
             return None, before.failed(str(fault), "dns-update", now, left)

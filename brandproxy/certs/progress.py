@@ -38,10 +38,10 @@ class Progress:
     from_ca: bool = False  # `renew_at` was suggested by the CA (ARI): such renewals are free of its limits
     ask_at: float = 0.0  # when to ask the CA again for its window
 
-    def failed(self, error: str, code: str, now: float, left: float, retry_at: float = 0.0) -> Progress:
-        """`left`: seconds until the present certificate ends. `retry_at`: not before, as the CA told."""
+    def failed(self, error: str, code: str, now: float, left: float, retry_in: float = 0.0) -> Progress:
+        """`left`: seconds until the present certificate ends. `retry_in`: as the CA told."""
         failures = self.failures + 1
-        next_at = max(now + backoff(failures, left), retry_at)
+        next_at = now + max(backoff(failures, left), retry_in)
         return replace(self, failures=failures, next_at=next_at, error=error, code=code, pending=None)
 
     def due(self, serial: str, now: float) -> bool:
