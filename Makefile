@@ -55,6 +55,10 @@ bench-edge: packages $(VENV)/bench  ## CPU of a click beside nginx and Caddy; AR
 bench-assets: packages $(VENV)/bench  ## a cached image, and a cold storm, beside nginx and Caddy
 	@$(BIN)/python -m bench.assets $(ARGS)
 
+.PHONY: bench-analytics
+bench-analytics: packages $(VENV)/bench  ## a dashboard's questions beside SQLite and PostgreSQL; ARGS="--events 50000000 --no-peers"
+	@$(BIN)/python -m bench.analytics $(ARGS)
+
 .PHONY: sim-renewal
 sim-renewal: $(VENV)/server  ## 400 days of renewals of 100,000 hosts: does anything expire, is a limit tripped?
 	@$(BIN)/python -m bench.sim_renewal $(ARGS)
