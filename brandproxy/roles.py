@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -103,7 +103,7 @@ async def _control(settings: Settings) -> None:
         app = build_control(context, engine)
         app.state.control_key = stack.enter_context(announce(settings, settings.control.listen)).key
         host, _, port = settings.control.listen.rpartition(":")
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 app, host=host.strip("[]"), port=int(port), log_level="warning", timeout_graceful_shutdown=5
             )
@@ -114,6 +114,16 @@ async def _control(settings: Settings) -> None:
                 await server.serve()
             for task in background:
                 task.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Stops on a signal and returns; uvicorn by itself raises the signal again, past what is closed after it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
