@@ -86,6 +86,9 @@ def set_(
     exclude: Patterns = None,
     private: Patterns = None,
     address_privacy: Annotated[str | None, typer.Option(help="full, truncated, hashed or none")] = None,
+    keep_days: Annotated[
+        int | None, typer.Option(min=0, help="days that events are kept; 0: as the operator")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Change a tenant's settings; what is not named stays.
@@ -95,6 +98,7 @@ def set_(
     policy = {
         "clicks": clicks, "assets": assets, "opens": opens, "unsubscribe": unsubscribe,
         "http_when_verified": http_when_verified, "address_privacy": address_privacy,
+        "keep_days": keep_days,
         "include": include and tuple(include), "exclude": exclude and tuple(exclude),
         "private": private and tuple(private),
     }  # fmt: skip
