@@ -5,6 +5,7 @@ target/<label>       tombstone of a CNAME target, for ever
 access/<id>          API key (hash, scope)     cert/<name>         certificate chain and sealed key
 challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
 watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
+mailing/<slug>/<…>   a campaign's HTML, for the click map
 webhook/<id>         Webhook                   webhook-place/<id>, webhook-dead/<id>/<batch>
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
@@ -59,6 +60,10 @@ def zone(name: str) -> str:
 
 def acme(*parts: str) -> str:
     return ACME + "/".join(parts)
+
+
+def mailing(tenant_slug: str, campaign_digest: str) -> str:
+    return f"mailing/{tenant_slug}/{campaign_digest}"
 
 
 def webhook(webhook_id: str) -> str:

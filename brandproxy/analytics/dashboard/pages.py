@@ -9,19 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from brandproxy import web
 from brandproxy.access import Principal
 from brandproxy.analytics import export, queries
-from brandproxy.analytics.dashboard import hosts, session, view
+from brandproxy.analytics.dashboard import clickmap, hosts, session, view
 from brandproxy.analytics.dashboard.view import View
 from brandproxy.analytics.filters import of_request
 from brandproxy.context import Context
 from brandproxy.engines import Engine
-from brandproxy.errors import BadInput, BrandproxyError
+from brandproxy.errors import BadInput, BrandproxyError, NotFound
 
 _STATIC = {
     "app.css": "text/css", "app.js": "text/javascript", "uplot.js": "text/javascript", "uplot.css": "text/css",
@@ -77,6 +78,8 @@ def routes(context: Context, engine: Engine) -> list[BaseRoute]:
     }
     return [
         *(Route(path, partial(_guarded, desk, page), methods=["GET"]) for path, page in pages.items()),
+        Route("/campaign/map", partial(_guarded, desk, click_map), methods=["GET"]),
+        Route("/campaign/map", partial(_guarded, desk, keep_mail), methods=["POST"]),
         Route("/login", session.login_page, methods=["GET"]),
         Route("/login", partial(session.login, context), methods=["POST"]),
         Route("/logout", session.logout, methods=["POST"]),
@@ -148,8 +151,34 @@ async def campaign(desk: Desk, request: Request, who: Principal) -> Response:
         queries.top(desk.engine, v.filter, "message", _ROWS),
     )
     links["items"].sort(key=lambda item: item["link"])
-    values = {"name": name, "now": now, "series": series, "links": links, "messages": messages}
+    mapped = bool(v.filter.tenant) and await clickmap.kept(desk.context, v.filter.tenant, name) is not None
+    values = {"name": name, "now": now, "series": series, "links": links, "messages": messages, "mapped": mapped}
     return await desk.show("campaign.html", request, who, v, **values)
+
+
+async def click_map(desk: Desk, request: Request, who: Principal) -> Response:
+    """The mail itself with shares drawn in, for the frame on the campaign's page."""
+    v = read(request, who)
+    text = await clickmap.kept(desk.context, v.filter.tenant, v.filter.campaign)
+    if text is None:
+        raise NotFound("no mail is kept for this campaign")
+    links = await queries.top(desk.engine, replace(v.filter, kind="click", link=None), "link", 500)
+    drawn = clickmap.draw(text, links["items"], desk.context.directory.ring(v.filter.tenant))
+    return HTMLResponse(drawn, headers=session.HEADERS | {"Content-Security-Policy": clickmap.POLICY})
+
+
+async def keep_mail(desk: Desk, request: Request, who: Principal) -> Response:
+    v = read(request, who)
+    if not v.filter.tenant or not v.filter.campaign:
+        raise BadInput("whose campaign?", "Choose a tenant, then the campaign.")
+    announced = request.headers.get("content-length", "")
+    if not announced.isdecimal() or int(announced) > clickmap.MOST + 4096:
+        raise BadInput("the mail is longer than a megabyte")
+    async with request.form(max_files=1, max_fields=1) as form:
+        given = form.get("mail")
+        content = await given.read() if isinstance(given, UploadFile) else b""
+    await clickmap.keep(desk.context, v.filter.tenant, v.filter.campaign, content)
+    return RedirectResponse(v.url("/campaign") + "#map", 303, session.HEADERS)
 
 
 async def timeline(what: str, desk: Desk, request: Request, who: Principal) -> Response:

@@ -28,7 +28,7 @@ HEADERS = {
         " frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # no-referrer would take the Origin from our own forms too
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
