@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+import brandproxy
 from brandproxy.errors import BrandproxyError, Retryable
 
 # module -> None: its commands stand at the top; a name: they form a group.
@@ -43,15 +45,29 @@ def build(first: str = "") -> typer.Typer:
     """The command tree, whole unless `first`, the first word of the call, is that of the mail pipe."""
     app = typer.Typer(
         name="brandproxy",
-        help="Links and images in outgoing mail under the customer's own name.",
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_top)
     for module, group in (("rewrite", None),) if first == "rewrite" else _GROUPS:
         app.add_typer(import_module(f"brandproxy.cli.{module}").app, name=group)
     return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"brandproxy {brandproxy.__version__}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Links and images in outgoing mail under the customer's own name."""
 
 
 def main() -> None:
