@@ -47,6 +47,10 @@ clean:  ## remove what was made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Benches: ratios against a peer in the same run. ARGS=--json prints one JSON object as the last line.
+.PHONY: bench-rewrite
+bench-rewrite: $(VENV)/bench  ## messages a second beside BeautifulSoup, lxml, pytracking and lol-html
+	@$(BIN)/python -m bench.rewrite $(ARGS)
+
 .PHONY: bench-edge
 bench-edge: packages $(VENV)/bench  ## CPU of a click beside nginx and Caddy; ARGS=--profile: per stage
 	@$(BIN)/python -m bench.edge $(ARGS)

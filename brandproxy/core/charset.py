@@ -63,7 +63,7 @@ def _decode(body: bytes, name: str) -> str:
     """The text, or "" when it cannot be read or would not encode back to the same bytes."""
     try:
         text = body.decode(name)
-        return text if text.isascii() or text.encode(name) == body else ""
+        return text if name == "utf-8" or text.isascii() or text.encode(name) == body else ""
     except (UnicodeError, LookupError):
         return ""
 

@@ -197,33 +197,26 @@ def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice]
     """
     splices: list[Splice] = []
     refused: list[int] = []
-    column = here = line_end = 0
-    was_long = False
+    data, column, here, line_end, was_long = body.data, 0, 0, -1, False
     for i, (start, end, edit) in enumerate(spans):
-        column = _column(body.data, here, start, column)
+        if start > line_end:  # on another line than the edit before
+            line = data.rfind(b"\n", max(line_end, 0), start) + 1
+            line_end = data.find(b"\n", end)
+            line_end = len(data) if line_end < 0 else line_end
+            was_long, column, here = line_end - line > MAX_LINE, 0, line
+        column += start - here
         here = end
-        if line_end <= start:
-            was_long, line_end = _line_of(body.data, start)
         new = body.encode(edit.new)
         if was_long or column + len(new) + line_end - end <= MAX_LINE or len(new) <= end - start:
             splices.append(body._plain(start, end, edit))
             column += len(new)
-            continue
-        broken = _break(body, start, end, new, column)
-        if not broken:
+        elif broken := _break(body, start, end, new, column):
+            splices += broken
+            column, here = 0, end + 1
+        else:
             refused.append(i)
             column += end - start
-            continue
-        splices += broken
-        column, here = 0, end + 1
     return splices, None, refused
-
-
-def _line_of(data: bytes, at: int) -> tuple[bool, int]:
-    """Whether the line at `at` is over the limit as it stands, and where it ends."""
-    end = data.find(b"\n", at)
-    end = len(data) if end < 0 else end
-    return end - data.rfind(b"\n", 0, at) - 1 > MAX_LINE, end
 
 
 def _break(body: Body, start: int, end: int, new: bytes, column: int) -> list[Splice]:

@@ -7,6 +7,7 @@ the host a check saw is the host a browser goes to. It is asked when a link is m
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 import idna
@@ -100,6 +101,7 @@ def _lenient_alabel(host: str) -> str:
     return ".".join(labels)
 
 
+@lru_cache(4096)  # a mail names few hosts
 def _host_ok(host: str) -> bool:
     if host.startswith("["):
         return ":" in host
