@@ -54,6 +54,9 @@ class Edge(_Section):
     trusted_proxies: str = Field(
         "", description="networks of load balancers whose word on the client's address is believed"
     )
+    machine_networks: Path | None = Field(
+        None, description="file of networks, one a line, whose visitors are machines (data centres); read at start"
+    )
     proxy_protocol: bool = Field(
         False, description="every connection starts with a PROXY protocol v2 header (TCP load balancers)"
     )

@@ -27,4 +27,5 @@
 - `caa`       may this CA issue for the name
 - `watching`  when to look again, and when states move
 - `proxyprotocol`  what a TCP load balancer says of a client
+- `networks`  sets of networks an address may be in
 """

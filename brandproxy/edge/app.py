@@ -10,19 +10,21 @@ import ipaddress
 import re
 import time
 from functools import lru_cache
+from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
 from brandproxy.blocks import KillList
 from brandproxy.context import Context
 from brandproxy.core import machines, tokens
+from brandproxy.core.networks import Networks
 from brandproxy.directory import Site
 from brandproxy.edge import answers, unsubscribe
 from brandproxy.edge.answers import Answer, Headers, Visit
 from brandproxy.edge.assets import Assets
 from brandproxy.edge.challenges import Challenges
 from brandproxy.edge.links import Links
-from brandproxy.errors import SpoolFull
+from brandproxy.errors import BadInput, BadSettings, SpoolFull
 from brandproxy.spool import Spool
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -41,7 +43,7 @@ class Edge:
         self.spool = spool
         self.wishes = wishes
         self.assets = assets
-        self.links = Links(KillList())
+        self.links = Links(KillList(), _networks(context.settings.edge.machine_networks))
         self.challenges = Challenges(context.store)
         self.trusted = context.settings.edge.proxies
 
@@ -164,6 +166,16 @@ class Edge:
         answer = answers.plain(202, "Unsubscribed\n")
         answer.record = self.links.record("u", site, token, visit)
         await self.send(send, answer)
+
+
+def _networks(path: Path | None) -> Networks | None:
+    """Raises BadSettings when the operator's list cannot be read."""
+    if path is None:
+        return None
+    try:
+        return Networks(path.read_text().splitlines())
+    except (OSError, UnicodeDecodeError, BadInput) as error:
+        raise BadSettings(f"edge.machine_networks: {path}: {error}") from error
 
 
 async def _body(receive: Receive) -> bytes:

@@ -16,6 +16,8 @@ from functools import lru_cache
 
 from brandproxy.blocks import KillList
 from brandproxy.core import events, tokens, urls
+from brandproxy.core.machines import DATA_CENTRE
+from brandproxy.core.networks import Networks
 from brandproxy.directory import Site
 from brandproxy.edge import answers
 from brandproxy.edge.answers import Answer, Visit
@@ -27,8 +29,9 @@ from brandproxy.model import HostState
 class Links:
     """One per process, made after the fork: each process draws its own random event ids."""
 
-    def __init__(self, kill: KillList) -> None:
+    def __init__(self, kill: KillList, machines: Networks | None = None) -> None:
         self.kill = kill
+        self._machines = machines
         self._draw = random.Random()  # noqa: S311  seeded by the system; ids must be unique, not secret
 
     def click(self, site: Site, token: str, visit: Visit) -> Answer:
@@ -85,6 +88,9 @@ class Links:
         return answers.gone(brand) if blocked else payload
 
     def record(self, kind: str, site: Site, token: str, visit: Visit) -> bytes:
+        hints = visit.hints
+        if self._machines is not None and visit.address in self._machines:
+            hints = f"{hints},{DATA_CENTRE}" if hints else DATA_CENTRE
         return events.stamp(
             kind,
             time.time_ns() // 1000,
@@ -93,7 +99,7 @@ class Links:
             visit.host,
             visit.method,
             stored_address(visit.address, site.tenant),
-            visit.hints,
+            hints,
             token,
             visit.agent,
         )
