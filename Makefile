@@ -70,3 +70,6 @@ sim-renewal: $(VENV)/server  ## 400 days of renewals of 100,000 hosts: does anyt
 .PHONY: bench-pipeline
 bench-pipeline: packages $(VENV)/bench  ## mails a second through milter and SMTP proxy beside ones that do nothing
 	@$(BIN)/python -m bench.pipeline $(ARGS)
+
+fuzz: $(VENV)/bench  ## coverage-guided fuzzing of the HTML reader against html5lib; FUZZ_SECONDS=600
+	@$(BIN)/python -m bench.fuzz_html $(or $(FUZZ_SECONDS),600)

@@ -13,8 +13,8 @@ _CHARACTER = r"[-_A-Za-z0-9\x80-\U0010ffff]"
 _ESCAPED = r"\\(?:[0-9A-Fa-f]{1,6}+(?:\r\n|[ \t\n\r\f])?+|[^\n\r\f0-9A-Fa-f])"  # a hex one takes one blank along
 _NAME = rf"(?:{_CHARACTER}|{_ESCAPED})"
 _COMMENT = r"/\*(?:[^*]++|\*(?!/)|(?!))*+(?:\*/)?"
-_DOUBLE = r"""(?:[^"\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+"""
-_SINGLE = r"""(?:[^'\\\n\r\f]++|\\(?:\r\n|[\s\S])|(?!))*+"""
+_DOUBLE = rf"""(?:[^"\\\n\r\f]++|{_ESCAPED}|\\(?:\r\n|[\n\r\f])|(?!))*+"""
+_SINGLE = rf"""(?:[^'\\\n\r\f]++|{_ESCAPED}|\\(?:\r\n|[\n\r\f])|(?!))*+"""
 _TOKEN = re.compile(
     rf"{_COMMENT}"
     rf"""|"(?P<double>{_DOUBLE})(?:"|\\?$(?!\n))|'(?P<single>{_SINGLE})(?:'|\\?$(?!\n))"""
@@ -31,7 +31,7 @@ _SKIP = re.compile(
 _SPACE = r"[ \t\n\r\f]*+"
 _QUOTE_NEXT = re.compile(rf"{_SPACE}[\"']")
 _UNQUOTED = re.compile(
-    rf"{_SPACE}((?:[^\"'()\\ \t\n\r\f\x00-\x08\x0b\x0e-\x1f\x7f]++|{_ESCAPED}|(?!))*+){_SPACE}(?:\)|$(?!\n))"
+    rf"{_SPACE}((?:[^\"'()\\ \t\n\r\f\x01-\x08\x0b\x0e-\x1f\x7f]++|{_ESCAPED}|(?!))*+){_SPACE}(?:\)|$(?!\n))"
 )
 _BAD_URL = re.compile(r"(?:[^)\\]++|\\[\s\S]|(?!))*+\)?")
 _ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})(?:\r\n|[ \t\n\r\f])?|\r\n|[\n\r\f]|([\s\S])|$)")

@@ -49,7 +49,8 @@ _ELEMENTS = (
 )
 _ENDS = r"(?:a|body|html|form|v:[^\t\n\f\r />]++)(?=[\t\n\f\r />])"
 _TEXT = r"[^<]++|<(?![A-Za-z/!?])"
-_END_TAG = rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
+_END_TAG = r"</[c-eg-uw-zC-EG-UW-Z][A-Za-z0-9]*+>|"  # the common form of those that matter nowhere
+_END_TAG += rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
 _START_TAG = (
     rf"<(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+"
     rf"(?:[\t\n\f\r /]++|(?!{_interest('background http-equiv')}){_ATTRIBUTE}|(?!))*+>"

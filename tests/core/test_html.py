@@ -142,3 +142,8 @@ def test_the_pixel_goes_where_it_is_seen() -> None:
     assert scan("x").pixel_at == 1
     for text in ("x<!-- ", "x<a ", "x<style>", "x<textarea></body>", "x<plaintext>"):
         assert scan(text).pixel_at is None
+
+
+def test_a_pixel_is_never_put_where_the_tree_drops_it() -> None:
+    for text in ("<select><option>1</body>", "<frameset></frameset>", "<svg><desc>x</desc>", "<svg><![CDATA[x"):
+        assert scan(text).pixel_at is None
