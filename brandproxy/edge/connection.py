@@ -1,10 +1,12 @@
-"""One connection of a recipient. A click that arrives whole in one read is answered here; all else is parsed.
+"""One connection of a recipient. A click, or an image in memory, asked for in one read is answered here; all
+else is parsed.
 
 Most requests are one `GET /c/TOKEN` each on a connection of its own. `_REQUEST` is stricter than the parser:
 HTTP/1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants exactly one
 Host, nothing about a body, no upgrade, no header that matters twice. What does not fit, wellformed or not, goes
 to `Parsed` with everything that follows on the connection; this file refuses nothing and repairs nothing.
-Both ways end in `Links.click`, so there is one decision.
+Both ways end in `Links.click`, so there is one decision; an asset is answered here only where the whole object
+from memory is the answer (no condition, range or coding asked for).
 """
 
 from __future__ import annotations
@@ -19,22 +21,23 @@ from typing import Protocol
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from brandproxy.core.tokens import Asset
 from brandproxy.edge.answers import Answer, Headers
-from brandproxy.edge.app import Edge, client_address, visit_of
+from brandproxy.edge.app import Edge, client_address, host_name, visit_of
 from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.tls import SNI
 from brandproxy.errors import SpoolFull
 
-_REQUEST = re.compile(
-    rb"GET /c/([A-Za-z0-9_-]{24,8000}) HTTP/1\.([01])"
-    rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
-)
+_HEADERS = rb" HTTP/1\.([01])((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
+_REQUEST = re.compile(rb"GET /c/([A-Za-z0-9_-]{24,8000})" + _HEADERS)
+_ASSET = re.compile(rb"GET /a/([A-Za-z0-9_-]{24,8000})/[A-Za-z0-9._%-]{0,255}" + _HEADERS)
 _WANTED = re.compile(
     rb"\r\n(host|user-agent|connection|content-length|transfer-encoding|expect|upgrade|te|trailer"
-    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for):[\t ]*([^\r]*)",
+    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for|range|if-[a-z-]+):[\t ]*([^\r]*)",
     re.IGNORECASE,
 )
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
+_STALL = 30.0  # seconds an answer may wait for its reader
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
 
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
@@ -94,7 +97,9 @@ class Front:
 
 
 class Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni", "_transport")
+    __slots__ = (
+        "_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni", "_stalled", "_transport",
+    )  # fmt: skip
 
     def __init__(self, front: Front, peer: str | None = None) -> None:
         """`peer` is the client's address when a load balancer told it; None: the socket's."""
@@ -105,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._close = False  # after the next answer
         self._ended = False  # the client sends no more
+        self._stalled = 0.0  # since when the client does not read; 0: it does
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
@@ -124,10 +130,24 @@ class Connection(asyncio.Protocol):
         return self._reply is not None and self._sni is None
 
     def idle(self) -> bool:
-        return self._reply is None
+        return self._reply is None and not self._stalled
 
     def overdue(self, now: float) -> bool:
+        if self._stalled:
+            return now - self._stalled > _STALL
         return self._reply is None and now > self._deadline
+
+    def pause_writing(self) -> None:
+        """Who does not read is not read from: so what one client can make us hold is bounded."""
+        self._stalled = self._front.now
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stalled = 0.0
+        self._deadline = self._front.now + self._front.patience
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -145,16 +165,51 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) > _MAX_READ and self._transport is not None:
                 self._transport.pause_reading()
             return
-        match = _REQUEST.fullmatch(data) if len(data) <= _MAX_READ else None
-        headers = _headers(match[3]) if match else None
-        answer = None
-        if match and headers:
-            self._close = self._close or match[2] == b"0"  # without persistence (RFC 9112 §9.3), which is allowed
-            answer = self._click(match[1].decode("ascii"), headers)
-        if answer is None:
+        if not self._at_once(data):
             self._hand_over(data)
-        else:
+
+    def _at_once(self, data: bytes) -> bool:
+        """Answer what needs no parser; False when it does."""
+        if len(data) > _MAX_READ:
+            return False
+        click = _REQUEST.fullmatch(data)
+        match = click or _ASSET.fullmatch(data)
+        headers = _headers(match[3]) if match else None
+        if match is None or headers is None:
+            return False
+        self._close = self._close or match[2] == b"0"  # without persistence (RFC 9112 §9.3), which is allowed
+        token = match[1].decode("ascii")
+        if click is None:
+            self._reply = self._asset(token, headers)
+            if self._reply is None:
+                return False
+            self._send(True)
+            return True
+        answer = self._click(token, headers)
+        if answer is not None:
             self._answer(answer)
+        return answer is not None
+
+    def _asset(self, token: str, headers: Headers) -> bytes | None:
+        """The whole answer, or None when the slow way has to find it."""
+        edge, names = self._front.edge, dict(headers)
+        if b"range" in names or any(name.startswith(b"if-") for name in names):
+            return None
+        site = edge.context.directory.site(host_name(names[b"host"]))
+        if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
+            return None
+        payload = edge.links.open(site, "a", token)
+        ready = edge.assets.at_once(site, payload) if isinstance(payload, Asset) else None
+        if ready is None:
+            return None
+        end = b"connection: close\r\n\r\n" if self._close else b"\r\n"
+        return b"".join((ready[0], self._front.date, end, ready[1]))
+
+    def _persistence(self, headers: Headers) -> bool:
+        """Heed the Connection header; False when it says something else than keep-alive or close."""
+        connection = next((value.lower() for name, value in headers if name == b"connection"), b"keep-alive")
+        self._close = self._close or connection == b"close"
+        return connection in (b"keep-alive", b"close")
 
     def _click(self, token: str, headers: Headers) -> Answer | None:
         """The answer, or None when the slow way has to find it."""
@@ -163,12 +218,8 @@ class Connection(asyncio.Protocol):
             self._peer = self._transport.get_extra_info("peername")[0]
         visit = visit_of("GET", headers, client_address(self._peer or "", headers, edge.trusted))
         site = edge.context.directory.site(visit.host)
-        if site is None or edge.misdirected(site, self._sni):
+        if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
             return None
-        connection = next((value.lower() for name, value in headers if name == b"connection"), b"keep-alive")
-        if connection not in (b"keep-alive", b"close"):
-            return None
-        self._close = self._close or connection == b"close"
         return edge.links.click(site, token, visit)
 
     def _answer(self, answer: Answer) -> None:

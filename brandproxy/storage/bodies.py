@@ -34,11 +34,12 @@ class Key:
 class Body:
     """An object ready to be sent: `data` when it is in memory, else `read`. `fresh`, `stale`: until when."""
 
-    __slots__ = ("_file", "data", "described", "fresh", "how", "stale")
+    __slots__ = ("_file", "data", "described", "fresh", "head", "how", "stale")
 
     def __init__(self, described: Described, data: bytes | None, file: File | None, how: str) -> None:
         self.described = described
         self.data = data
+        self.head: bytes | None = None  # of the answer with the whole object, as it goes over the wire
         self.how = how  # disk or storage: where it came from
         self.fresh = self.stale = 0.0
         self._file = file

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
+import psutil
 import pytest
 
 from brandproxy.context import Context
 from brandproxy.core.tokens import Asset
+from brandproxy.edge.connection import Connection
 from brandproxy.model import Origin, Tenant
 from brandproxy.storage import purge
 from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
@@ -75,3 +80,63 @@ def test_a_forged_token_asks_storage_nothing(edge: RunningEdge, storage: Nginx) 
     url = f"http://127.0.0.1:{edge.http}/a/{token}/logo.png"
     assert httpx.get(url, headers={"host": HOST}).status_code == 404
     assert storage.requests == []
+
+
+def test_an_image_in_memory_is_answered_as_the_parser_would(edge: RunningEdge, storage: Nginx) -> None:
+    (storage.folder / "logo.png").write_bytes(os.urandom(50_000))
+    for _ in range(8):  # both processes have it in memory
+        fetch(edge, "logo.png")
+    url = f"http://127.0.0.1:{edge.http}/a/{edge.token(Asset('media', 'logo.png'))}/logo.png"
+    with httpx.Client(headers={"host": HOST}) as fast, httpx.Client(headers={"host": HOST, "te": "x"}) as parsed:
+        for _ in range(3):
+            quick, slow = fast.get(url), parsed.get(url)
+            assert (quick.status_code, quick.content) == (slow.status_code, slow.content)
+            assert sorted(quick.headers.items()) == sorted(slow.headers.items())
+        assert fast.get(url, headers={"range": "bytes=0-9"}).status_code == 206
+        assert fast.get(url, headers={"if-none-match": quick.headers["etag"]}).status_code == 304
+        assert fast.head(url).content == b""
+        closed = fast.get(url, headers={"connection": "close"})
+        assert (closed.headers["connection"], closed.content) == ("close", quick.content)
+
+
+def test_a_client_that_asks_and_never_reads_costs_little_memory(edge: RunningEdge, storage: Nginx) -> None:
+    (storage.folder / "big.png").write_bytes(os.urandom(250_000))
+    for _ in range(8):
+        fetch(edge, "big.png")
+    path = f"/a/{edge.token(Asset('media', 'big.png'))}/big.png"
+    request = f"GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    workers = psutil.Process(edge.process.pid).children() if edge.process else []
+    before = sum(worker.memory_info().rss for worker in workers)
+    greedy = [socket.create_connection(("127.0.0.1", edge.http)) for _ in range(10)]
+    for _ in range(40):  # 100 MB asked for
+        for client in greedy:
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                client.send(request)
+        time.sleep(0.005)
+    time.sleep(0.3)
+    grown = sum(worker.memory_info().rss for worker in workers) - before
+    for client in greedy:
+        client.close()
+    assert grown < 30_000_000
+    assert fetch(edge, "big.png").status_code == 200
+
+
+def test_a_connection_whose_client_does_not_read_is_not_read_from_and_ends() -> None:
+    reading: list[bool] = []
+    transport = SimpleNamespace(
+        get_extra_info=lambda _: None,
+        pause_reading=lambda: reading.append(False),
+        resume_reading=lambda: reading.append(True),
+    )
+    front = SimpleNamespace(now=100.0, patience=15, admit=lambda _: True)
+    connection = Connection(front)  # type: ignore[arg-type]
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    assert connection.idle()
+    connection.pause_writing()
+    assert not connection.idle()
+    assert (connection.overdue(129), connection.overdue(131)) == (False, True)
+    front.now = 120.0
+    connection.resume_writing()
+    assert reading == [False, True]
+    assert (connection.idle(), connection.overdue(131), connection.overdue(136)) == (True, False, True)
