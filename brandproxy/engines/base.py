@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from brandproxy.config import Settings
 from brandproxy.engines.dialect import Dialect
-from brandproxy.errors import BadSettings, Retryable
+from brandproxy.errors import Retryable
 from brandproxy.model import Event
 
 
@@ -102,19 +102,3 @@ class QueryTooLong(Retryable):
 def embedded(settings: Settings) -> bool:
     """Whether the engine lives in the process that opens it, so that only one process can."""
     return settings.analytics.engine.startswith("duckdb:")
-
-
-def open_engine(settings: Settings) -> Engine:
-    """The engine a settings value names: `duckdb:` (in the data directory) or `clickhouse://…`."""
-    url = settings.analytics.engine
-    scheme = url.partition(":")[0]
-    if scheme == "duckdb":
-        from brandproxy.engines.duckdb import DuckEngine
-
-        path = Path(url.removeprefix("duckdb:") or settings.data / "events.duckdb")
-        return DuckEngine(path, settings.analytics.memory)
-    if scheme == "clickhouse":
-        from brandproxy.engines.clickhouse import ClickHouseEngine
-
-        return ClickHouseEngine(url)
-    raise BadSettings(f"no analytics engine under {url!r}", "Use `duckdb:` or `clickhouse://host:8123/db`.")

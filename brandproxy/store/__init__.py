@@ -1,6 +1,7 @@
 """Floor 2, the store: keys to small values, shared by every process of an installation.
 
-- `base`   the written contract every home keeps, and `open_store`
+- `base`   the written contract every home keeps
+- `homes`  `open_store`: which home a settings value names
 - `keys`   the names under which things are kept
 - `lease`  holding a lock: renewal, and what happens when it is lost; the same for every home
 - `files`  the home on one machine: a SQLite file in the data directory
@@ -10,6 +11,7 @@
 - `seal`   secrets at rest
 """
 
-from brandproxy.store.base import Change, Entry, Lease, LockLost, Store, open_store
+from brandproxy.store.base import Change, Entry, Lease, LockLost, Store
+from brandproxy.store.homes import open_store
 
 __all__ = ["Change", "Entry", "Lease", "LockLost", "Store", "open_store"]

@@ -21,10 +21,9 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from brandproxy.errors import BadInput, BadSettings, Final, Retryable
+from brandproxy.errors import BadInput, Final, Retryable
 
 MAX_VALUE = 1 << 20
 MAX_KEY = 512
@@ -103,19 +102,3 @@ def check(key: str, value: bytes = b"") -> None:
         raise BadInput(f"not a store key: {key[:80]!r}", "Use 1 to 512 bytes without control characters.")
     if len(value) > MAX_VALUE:
         raise BadInput(f"the value of {key[:80]!r} has {len(value)} bytes", f"Use at most {MAX_VALUE}.")
-
-
-def open_store(url: str, data: Path) -> Store:
-    """The store a settings value names: `files:` (in the data directory) or `redis://…` (see `connect`).
-
-    Imports the home only when asked for, so that one machine needs no Redis client.
-    """
-    if url.partition(":")[0] == "files":
-        from brandproxy.store.files import FileStore
-
-        return FileStore(data / "store.db")
-    if url.startswith("redis"):
-        from brandproxy.store.redis import RedisStore
-
-        return RedisStore(url)
-    raise BadSettings(f"no store under {url!r}", "Use `files:` or `redis://host:port/0`.")
