@@ -66,3 +66,16 @@ def _row(name: str, value: object, filed: dict[str, object], about: str) -> Row:
         source = "default"
     shown = "(set)" if isinstance(value, SecretStr) and value.get_secret_value() else value
     return name, "" if isinstance(shown, SecretStr) else shown, source, about
+
+
+@app.command()
+def reseal() -> None:
+    """Seal all secrets anew under the first master key. Example: [bold]brandproxy config reseal[/bold]
+
+    To rotate: set BRANDPROXY_MASTER_KEY to `new,old` everywhere, run this, then leave the old key out.
+    """
+    from brandproxy.cli.common import with_context
+    from brandproxy.store.seal import open_seal
+    from brandproxy.store.seal import reseal as work
+
+    print(f"{with_context(lambda context: work(context.store, open_seal(context.settings)))} values sealed anew")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 from brandproxy.config import Settings
 from brandproxy.core import caa
+from brandproxy.core.domains import registered
 from brandproxy.core.findings import findings, mail_findings
 from brandproxy.core.records import (
     MailNames,
@@ -19,15 +21,20 @@ from brandproxy.core.records import (
     wanted,
 )
 from brandproxy.core.watching import Watch, observe
-from brandproxy.model import Host
+from brandproxy.errors import BrandproxyError
+from brandproxy.fetch import open_fetcher
+from brandproxy.model import Host, HostState
 from brandproxy.onboarding.report import Report, lines
 from brandproxy.resolver import Resolver, parse_servers
 
+_HSTS_DAY = 86400.0
 _BESIDE = ("A", "MX", "TXT")  # types that people leave beside a CNAME
 
 
 class Looker:
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._hsts: dict[str, tuple[float, bool]] = {}
         dns = settings.dns
         self._domain = settings.edge.domain
         self._issuer = caa.Issuer(settings.certs.caa_names if settings.certs.ca not in ("none", "dev") else ())
@@ -65,7 +72,10 @@ class Looker:
             cname=Seen("empty"), txt=txt, edge=edge, bogus=bogus, caa=caa_set[0], caa_at=caa_set[1],
             caa_failed=caa_set[2], delegation=delegation, mail=mail,
         )  # fmt: skip
-        return seen if host.zone else await self._name(name, seen)
+        if host.zone:
+            return seen
+        seen, hsts = await asyncio.gather(self._name(name, seen), self._demands_https(host))
+        return replace(seen, hsts=hsts)
 
     async def _name(self, name: str, seen: Observation) -> Observation:
         (cname, disagree), a, aaaa = await asyncio.gather(
@@ -81,6 +91,32 @@ class Looker:
             wild = await self.resolver.wildcard(name, "CNAME", cname.values)
             return replace(seen, others=others, wildcard=wild)
         return replace(seen, apex=await self.resolver.apex(name))
+
+    async def _demands_https(self, host: Host) -> bool:
+        """RFC 6797 §6.1.2: whether the domain's own site demands https for every name below it.
+
+        Asked while the host waits only, once a day for a domain: it explains, it decides nothing.
+        """
+        domain = registered(host.name)
+        if host.state is not HostState.PENDING or domain == host.name:
+            return False
+        known = self._hsts.get(domain)
+        if known is None or known[0] < time.monotonic() - _HSTS_DAY:
+            known = self._hsts[domain] = (time.monotonic(), await self._asked_hsts(domain))
+            if len(self._hsts) > 10_000:
+                self._hsts.clear()
+        return known[1]
+
+    async def _asked_hsts(self, domain: str) -> bool:
+        try:
+            async with asyncio.timeout(3), open_fetcher(self._settings, self._addresses) as fetcher:
+                got = await fetcher.request("HEAD", f"https://{domain}/", max_bytes=0)
+        except (BrandproxyError, TimeoutError):
+            return False
+        return "includesubdomains" in got.headers.get("strict-transport-security", "").lower()
+
+    async def _addresses(self, name: str, port: int) -> list[str]:
+        return list(await self.resolver.addresses(name))
 
     async def _delegation(self, host: Host) -> Seen | None:
         """Whether the zone's NS records are ours, as its own servers (or its parent's) give them."""

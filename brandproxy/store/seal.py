@@ -7,12 +7,16 @@ that it can be rotated); with none set, one is made in the data directory, 0600.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from brandproxy.config import Settings
 from brandproxy.errors import BadSettings
+from brandproxy.store.base import Entry, Store
+
+_TOKEN = re.compile(rb"gAAAA[A-Za-z0-9_-]{90,}={0,2}")
 
 
 class Seal:
@@ -43,6 +47,27 @@ def open_seal(settings: Settings) -> Seal:
     """The seal of this installation; makes `master.key` in the data directory when there is no key yet."""
     given = settings.master_key.get_secret_value()
     return Seal(given or _local_key(settings.data / "master.key"))
+
+
+async def reseal(store: Store, seal: Seal) -> int:
+    """Seal every secret in the store anew under the first master key; how many values changed.
+
+    Afterwards the old keys can go. A secret is found by its shape (Fernet tokens begin with gAAAA), wherever it
+    stands in a value. Raises BadSettings when one opens with no key in force.
+    """
+
+    def anew(match: re.Match[bytes]) -> bytes:
+        return seal.seal(seal.open(match[0]))
+
+    changed = 0
+    for listed in await store.list(""):
+        entry: Entry | None = listed
+        while entry is not None and _TOKEN.search(entry.value):
+            if await store.replace(entry.key, _TOKEN.sub(anew, entry.value), entry.version):
+                changed += 1
+                break
+            entry = await store.get(entry.key)  # somebody wrote meanwhile
+    return changed
 
 
 def _local_key(path: Path) -> str:
