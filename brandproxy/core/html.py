@@ -35,6 +35,7 @@ from brandproxy.core.tokenizer import (
     STEP,
     STEPS,
     TAG_REST,
+    TREE_ATTRIBUTES,
     cdata_end,
     declaration_end,
     is_quirky,
@@ -189,8 +190,10 @@ class _Scanner:
             ns, cover = self.tree.ns, self.covered(self.tree, cover)
         else:
             cover = self.covered_by_link(name, cover)
-        out.end_link(name, pos)
-        out.element(name, ns, attributes, pos, cover)
+        if name in out.links:
+            out.end_link(name, pos)
+        if attributes or name == "form":
+            out.element(name, ns, attributes, pos, cover)
         if name == "base" and not self.in_comment and not ns:
             out.set_base(attributes)
         if ns or name not in RAW:
@@ -210,21 +213,19 @@ class _Scanner:
 
     def enter(self, tree: Tree, name: str, attributes: Attributes, pos: int) -> bool:
         """Show the tree a start tag; False when it drops it."""
-        text = self.text
-        values: Mapping[str, str] = {
-            key: self.out.value(attributes[key])
-            for key in attributes.keys() & {"type", "encoding", "color", "face", "size"}
-        }
-        closed = text[pos - 2] == "/" and all(
+        values: Mapping[str, str] = {}
+        if attributes:
+            values = {key: self.out.value(attributes[key]) for key in attributes.keys() & TREE_ATTRIBUTES}
+        closed = self.text[pos - 2] == "/" and all(
             span[1] != pos - 1 or span[0] == span[1] for span in attributes.values()
         )
         before = tree.mode
         kept = tree.start(name, values, closed)
-        if self.in_head is None and tree.mode != "head" and not self.in_comment:
+        if self.in_comment:
+            return kept
+        if self.in_head is None and tree.mode != "head":
             self.in_head = len(self.out.found)
-        if (
-            name == "frameset" and kept and not (tree.ns or self.in_comment) and before != "frameset"
-        ):  # it takes the place of the body
+        if name == "frameset" and kept and not tree.ns and before != "frameset":  # it takes the place of the body
             del self.out.found[self.in_head :]
             self.out.links.clear()
         return kept
@@ -233,6 +234,8 @@ class _Scanner:
     def covered(tree: Tree, own: Cover) -> Cover:
         """What the marks of an element and of those around it say together."""
         node = tree.pushed or tree.stack[-1]
+        if own == _UNMARKED:
+            return node.off, node.private
         cover = own[0] or node.off, own[1] or node.private
         if tree.pushed is not None:
             node.off, node.private = cover

@@ -20,11 +20,14 @@ class Node:
     __slots__ = ("integration", "key", "name", "ns", "off", "open", "private", "text_integration")
 
     def __init__(self, name: str, ns: str = "", integration: bool = False) -> None:
-        self.name, self.ns, self.off, self.private = name, ns, "", False
+        self.name = self.key = name
+        self.ns, self.off, self.private = ns, "", False
         self.open = False  # on the stack
-        self.key = f"{ns} {name}" if ns else name  # as scopes and special elements are listed
         self.integration = integration  # HTML integration point
-        self.text_integration = ns == "math" and name in ("mi", "mo", "mn", "ms", "mtext")
+        self.text_integration = False
+        if ns:
+            self.key = f"{ns} {name}"  # as scopes and special elements are listed
+            self.text_integration = ns == "math" and name in ("mi", "mo", "mn", "ms", "mtext")
 
 
 class OpenElements:
@@ -52,10 +55,11 @@ class OpenElements:
         self.append(Node(name, ns, integration))
 
     def append(self, node: Node) -> None:
-        if len(self.stack) >= _MAX_DEPTH:
+        stack = self.stack
+        if len(stack) >= _MAX_DEPTH:
             self.pop()
-        node.off, node.private = self.stack[-1].off, self.stack[-1].private
-        self.stack.append(node)
+        node.off, node.private = stack[-1].off, stack[-1].private
+        stack.append(node)
         self.entered(node)
         self.pushed = node
 

@@ -83,6 +83,8 @@ RAW = frozenset({"style", "xmp", "iframe", "noembed", "noframes", "title", "text
 _RAW_END = {name: re.compile(rf"</{name}(?=[\t\n\f\r />])", re.IGNORECASE) for name in RAW if name != "script"}
 
 
+# Attributes by which the tree decides.
+TREE_ATTRIBUTES = frozenset(("type", "encoding", "color", "face", "size"))
 # Elements after which the open elements decide what a tag is: they need a `tree`.
 HARD = frozenset(("svg", "math", "select", "frameset", "plaintext"))
 

@@ -51,8 +51,14 @@ class Tree(EndTags):
     def start(self, name: str, attributes: Mapping[str, str], closed: bool) -> bool:
         """A start tag (`closed`: it ends in "/>"); False when the tree drops it. `pushed` is its node, if open."""
         self.pushed = self.stack[0] if name == "html" else None
-        top = self.stack[-1]
         self.ns = ""
+        kept = self.start_anywhere(name, attributes, closed)
+        if self.pushed is not None and self.pushed.name != name:
+            self.pushed = None  # opened on the way: a body, a tbody, formatting elements again
+        return kept
+
+    def start_anywhere(self, name: str, attributes: Mapping[str, str], closed: bool) -> bool:
+        top = self.stack[-1]
         if (
             not top.ns or top.integration
             or (top.text_integration and name not in ("mglyph", "malignmark"))

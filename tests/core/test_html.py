@@ -118,6 +118,12 @@ def test_a_reference_left_open_before_a_url_keeps_it_from_being_replaced() -> No
     assert scan('<p style="background:url(&quot;//e.com/i&quot;)">').found != ()
 
 
+def test_a_mark_on_an_image_covers_nothing_else() -> None:
+    for before in ("", "<p><b></p>", "<table><tr><td><i></table>", "<title>x</title>"):
+        text = before + "<img data-brandproxy=off src=http://i.com/><a href=http://1.com/>x</a><svg></svg>"
+        assert [bool(found.off) for found in scan(text).found] == [True, False], text
+
+
 def test_private_links_are_told_apart() -> None:
     assert only('<a data-brandproxy="private" href=http://1.com/>').private
 
