@@ -28,6 +28,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("cert", "cert"),
     ("token", "token"),
     ("key", "key"),
+    ("block", "block"),
     ("config", "config"),
     ("store", "store"),
     ("analytics", "analytics"),

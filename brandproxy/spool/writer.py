@@ -116,6 +116,8 @@ class Spool:
                 await self._commit
         self._work.put(None)
         await asyncio.to_thread(self._thread.join)
+        if self.lost:
+            log.error("spool: closed; events lost in all: %d", self.lost)
 
     def _flush(self) -> None:
         if self._writing or not self._pending:

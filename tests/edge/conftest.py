@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 import trustme
@@ -41,9 +42,11 @@ class RunningEdge:
     process: subprocess.Popen[bytes] | None = None
     output: list[bytes] = field(default_factory=list)
 
-    def start(self) -> None:
+    def start(self, stderr: IO[bytes] | None = None) -> None:
         code = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
-        self.process = subprocess.Popen([sys.executable, "-c", code], env=self.environment, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], env=self.environment, stdout=subprocess.PIPE, stderr=stderr
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith(b"edge:"), line

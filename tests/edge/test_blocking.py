@@ -1,0 +1,95 @@
+"""The kill list and key revocation, set from the command line, in force on a running edge within two seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from brandproxy import blocks
+from brandproxy.context import Context
+from brandproxy.core.tokens import Click, KeyRing, Open
+from brandproxy.model import Block, BlockKind
+from tests.edge.conftest import HOST, RunningEdge, eventually
+
+
+def command(edge: RunningEdge, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "brandproxy", *arguments],
+        env=edge.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def answers(edge: RunningEdge, path: str) -> set[int]:
+    url = f"http://127.0.0.1:{edge.http}{path}"
+    return {httpx.get(url, headers={"host": HOST}, trust_env=False).status_code for _ in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("domain", "shop.example"),
+        ("url", "https://www.shop.example/sale"),
+        ("campaign", "spring"),
+        ("message", "m-9"),
+        ("tenant", "acme"),
+        ("link", "TOKEN"),
+    ],
+)
+def test_what_is_blocked_answers_410_with_a_safe_page_and_comes_back(
+    edge: RunningEdge, kind: str, value: str
+) -> None:
+    token = edge.token(Click("https://www.shop.example/sale?x=1", "spring", "m-9", "r-1"))
+    other = edge.token(Click("https://other.example/", "autumn", "m-8", "r-1"))
+    assert answers(edge, "/c/" + token) == {302}
+    made: list[Block] = []
+
+    async def add(context: Context) -> None:
+        made.append(await blocks.add(context.store, BlockKind(kind), value.replace("TOKEN", token)))
+
+    edge.change(add)
+    assert eventually(lambda: answers(edge, "/c/" + token) == {410}, 2.0)
+    page = httpx.get(f"http://127.0.0.1:{edge.http}/c/{token}", headers={"host": HOST}, trust_env=False)
+    assert "location" not in page.headers
+    assert "shop.example" not in page.text
+    assert page.headers["cache-control"] == "no-store"
+    assert answers(edge, "/c/" + other) == ({410} if kind == "tenant" else {302})
+    edge.change(lambda context: blocks.remove(context.store, made[0].id))
+    assert eventually(lambda: answers(edge, "/c/" + token) == {302}, 2.0)
+
+
+def test_the_command_line_blocks_lists_and_unblocks_and_leaves_audit_entries(edge: RunningEdge) -> None:
+    block = json.loads(command(edge, "block", "add", "domain", "Audited.example", "--reason", "case 7", "--json"))
+    assert block["value"] == "audited.example"
+    assert block["id"] in command(edge, "block", "list", "--json")
+    command(edge, "block", "remove", block["id"])
+    assert json.loads(command(edge, "block", "list", "--json")) == []
+    found: list[dict[str, object]] = []
+
+    async def look(context: Context) -> None:
+        found.extend(json.loads(entry.value) for entry in await context.store.list("audit/"))
+
+    edge.change(look)
+    entries = [(e["what"], e.get("reason")) for e in found if e["subject"] == "audited.example"]
+    assert sorted(entries, key=str) == [("block.add", "case 7"), ("block.remove", None)]
+
+
+def test_a_revoked_key_turns_its_links_off_and_new_ones_go_on(edge: RunningEdge) -> None:
+    old_click, old_open = edge.token(Click("https://a.example/"), "acme"), edge.token(Open("spring"), "acme")
+
+    async def rotate(context: Context) -> None:
+        await context.registry.rotate_key("acme")
+        edge.rings["acme"] = KeyRing((await context.registry.tenant("acme")).keys)
+
+    edge.change(rotate)
+    new = edge.token(Click("https://a.example/"), "acme")
+    assert eventually(lambda: answers(edge, "/c/" + new) == {302}, 2.0)
+    assert answers(edge, "/c/" + old_click) == {302}
+    edge.change(lambda context: context.registry.revoke_key("acme", 0))
+    assert eventually(lambda: answers(edge, "/c/" + old_click) == {410}, 2.0)
+    assert answers(edge, f"/o/{old_open}.gif") == {404}
+    assert answers(edge, "/c/" + new) == {302}
