@@ -28,8 +28,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpcore
@@ -44,6 +46,7 @@ from brandproxy.errors import FetchFailed, FetchRefused, FetchTooLarge
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _AGENT = "brandproxy (+https://pypi.org/project/brandproxy/)"
+_RESOLVERS = 8
 _MOVED = (301, 302, 303, 307, 308)
 
 
@@ -89,7 +92,9 @@ class Fetcher:
         self, settings: Settings, resolve: Resolve | None = None, trust: ssl.SSLContext | None = None
     ) -> None:
         outbound = settings.outbound
-        gate = _Gate(outbound.networks, resolve or _resolve)
+        # Threads of our own: names that do not resolve must not hold up what else the process does in threads.
+        self._threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
+        gate = _Gate(outbound.networks, resolve or partial(_resolve, self._threads))
         transport = httpx.AsyncHTTPTransport(verify=trust or True, trust_env=False)
         transport._pool = httpcore.AsyncConnectionPool(
             ssl_context=trust or httpx.create_ssl_context(trust_env=False),
@@ -109,6 +114,7 @@ class Fetcher:
 
     async def close(self) -> None:
         await self._http.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def request(
         self,
@@ -241,10 +247,10 @@ class _Gate(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-async def _resolve(host: str, port: int) -> list[str]:
+async def _resolve(threads: ThreadPoolExecutor, host: str, port: int) -> list[str]:
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(threads, ask)
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"{host} does not resolve") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -241,7 +241,7 @@ class Cache:
             _give(fill, arriving)
         try:
             await _write(found, file, arriving)
-        except (StorageFailed, OSError, TimeoutError, asyncio.CancelledError) as error:
+        except BaseException as error:
             file.discard()
             arriving.ended(error if isinstance(error, StorageFailed) else StorageFailed("storage broke off"))
             raise

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import obstore
+from prometheus_client import Counter
 
 from brandproxy.config import Settings
 from brandproxy.core import names, objects
@@ -25,12 +26,15 @@ from brandproxy.core.urls import refusal as url_refusal
 from brandproxy.errors import BadInput, BrandproxyError
 from brandproxy.fetch import Fetcher
 from brandproxy.model import Origin
-from brandproxy.storage.base import Found, Source, StorageFailed, Want
+from brandproxy.storage.base import Found, ObjectMissing, Source, StorageFailed, Want
 from brandproxy.storage.local import FileSource, MemorySource
 from brandproxy.storage.web import BUCKETS, BucketSource, WebSource
 from brandproxy.store.seal import Seal
 
 log = logging.getLogger(__name__)
+
+ASKED = Counter("brandproxy_storage_requests", "What storage answered when it was asked", ["result"])
+_ASKED = {result: ASKED.labels(result) for result in ("found", "unchanged", "missing", "failed")}
 
 _FAILURES = 3
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
@@ -88,9 +92,15 @@ class Origins:
                     opened = True
                     yield found
                 health.succeeded()
+                _ASKED["found" if found else "unchanged"].inc()
                 return
+            except ObjectMissing:
+                health.succeeded()
+                _ASKED["missing"].inc()
+                raise
             except StorageFailed as error:
                 health.failed(str(error), self._now())
+                _ASKED["failed"].inc()
                 log.warning("origin %s: %s", origin.name, error)
                 if opened or position == len(willing) - 1:
                     raise

@@ -25,8 +25,9 @@ from brandproxy.storage.base import Found, ObjectMissing, StorageFailed, Want
 
 BUCKETS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _SIGNED_FOR = timedelta(minutes=10)
-# 403 is what S3 says of an absent key to those who may not list the bucket.
-_MISSING = (403, 404, 410)
+# What says more about storage than about the object. (403 is what S3 says of an absent key to those who may not
+# list the bucket.)
+_FAILED = (401, 407, 408, 421, 425, 429)
 
 
 class WebSource:
@@ -101,8 +102,11 @@ async def read(
             if answer.status == 304 and (want.etag or want.modified):
                 yield None
             elif answer.status == 200:
-                yield Found(_meta(answer.headers), _chunks(answer, max_bytes))
-            elif answer.status in _MISSING:
+                meta = _meta(answer.headers)
+                if meta.size > max_bytes:
+                    raise ObjectMissing(f"{meta.size} bytes are more than `assets.max_bytes`")
+                yield Found(meta, _chunks(answer, max_bytes))
+            elif 400 <= answer.status < 500 and answer.status not in _FAILED:
                 raise ObjectMissing(f"storage answers {answer.status}")
             else:
                 raise StorageFailed(f"storage answers {answer.status}")
@@ -116,7 +120,9 @@ async def _chunks(answer: Answer, max_bytes: int) -> AsyncIterator[bytes]:
     try:
         async for chunk in answer.chunks(max_bytes):
             yield chunk
-    except (FetchFailed, FetchTooLarge) as error:
+    except FetchTooLarge as error:
+        raise ObjectMissing(str(error)) from error  # storage itself is well: it must not be taken for down
+    except FetchFailed as error:
         raise StorageFailed(str(error)) from error
 
 

@@ -132,6 +132,14 @@ async def test_a_redirect_to_a_private_address_is_not_followed(tmp_path: Path, f
         await served.close()
 
 
+async def test_an_object_over_the_limit_does_not_take_its_origin_down(tmp_path: Path, folder: Path) -> None:
+    with nginx(tmp_path / "nginx", folder) as server:
+        async with client(tmp_path / "var", Origin("media", server.url), max_bytes=1_000_000) as one:
+            for number in range(5):
+                assert (await one.ask(f"film.mp4?{number}")).status_code == 404
+            assert (await one.ask("logo.png")).status_code == 200
+
+
 @pytest.mark.parametrize(
     "origin",
     [Origin("media", "gopher://x/"), Origin("media", ""), Origin("media", "s3://"), Origin("media", "http://[::1/"),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -106,14 +107,10 @@ async def test_an_empty_object_is_an_object(storage: Storage) -> None:
     assert await whole(storage.source, "empty.png") == b""
 
 
-@pytest.mark.parametrize("key", ["über uns.png", "a+b&c=d.png", "100%.png", "Ω/日本.png", "a%2fb.png"])
-async def test_names_are_found_as_a_mail_spells_them(storage: Storage, key: str) -> None:
-    from urllib.parse import quote
-
-    if key == "a%2fb.png" and isinstance(storage.source, WebSource):
-        pytest.skip("a slash that is part of a file's name cannot lie in a folder")
-    await storage.put(key, PNG)
-    assert await whole(storage.source, quote(key)) == PNG
+async def test_names_are_found_as_a_mail_spells_them(storage: Storage) -> None:
+    for key in ("über uns.png", "a+b&c=d.png", "100%.png", "Ω/日本.png"):
+        await storage.put(key, PNG)
+        assert await whole(storage.source, quote(key)) == PNG
 
 
 async def test_a_copy_that_is_still_right_is_not_sent_again(storage: Storage) -> None:
@@ -139,10 +136,10 @@ ESCAPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ESCAPES)
-async def test_no_path_leaves_the_origin(storage: Storage, path: str) -> None:
-    with pytest.raises((ObjectMissing, StorageFailed)):
-        await whole(storage.source, path)
+async def test_no_path_leaves_the_origin(storage: Storage) -> None:
+    for path in ESCAPES:
+        with pytest.raises((ObjectMissing, StorageFailed)):
+            await whole(storage.source, path)
 
 
 async def test_many_readers_at_once_all_get_the_whole(storage: Storage) -> None:
