@@ -14,6 +14,8 @@ import redis
 from tests.conftest import free_port, need_program
 
 DEADLINE = 30.0
+# BRANDPROXY_DRILL=full: every kind of Redis, every node killed, 300 clicks a second, pauses of a minute.
+FULL = os.environ.get("BRANDPROXY_DRILL") == "full"
 
 
 @dataclass

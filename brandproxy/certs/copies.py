@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from brandproxy.store.seal import open_seal
 
 log = logging.getLogger(__name__)
 
+_BATCH = 1000  # certificates of one sync
 _RETRY = 5.0  # seconds until a failed copy (disk full, store away) is tried again
 CHAIN, KEY = "fullchain.pem", "privkey.pem"
 
@@ -52,7 +53,7 @@ async def mirror(context: Context, changed: Callable[[str], None] | None = None)
             await asyncio.sleep(_RETRY)
 
 
-async def first_copy(context: Context, patience: float = 3.0) -> None:
+async def first_copy(context: Context, patience: float = 45.0) -> None:
     """What an edge does before it answers: after a restart or a move, no handshake finds its certificate missing.
 
     Ends after `patience` seconds, or with the store away, all the same: `mirror` goes on from what is there.
@@ -68,9 +69,19 @@ async def first_copy(context: Context, patience: float = 3.0) -> None:
 async def copy(vault: Vault, folder: Folder) -> None:
     """One full copy, removals too. Raises OSError, Retryable."""
     records = await vault.everything()
-    for host, value in records:
-        await _apply(vault, folder, host, value)
+    for at in range(0, len(records), _BATCH):
+        await asyncio.to_thread(_apply_many, vault, folder, records[at : at + _BATCH])
     await asyncio.to_thread(folder.keep_only, {host for host, _ in records})
+
+
+def _apply_many(vault: Vault, folder: Folder, records: Sequence[tuple[str, bytes]]) -> None:
+    certificates = []
+    for host, value in records:
+        try:
+            certificates.append(vault.decode(host, value))
+        except BrandproxyError:
+            log.exception("certificates: unreadable record of %s, serving what is there", host)
+    folder.write_all(certificates)
 
 
 async def _follow(store: Store, cursor: str, vault: Vault, folder: Folder) -> None:
@@ -103,24 +114,45 @@ class Folder:
         self._changed = changed
 
     def write(self, certificate: Certificate) -> None:
-        """Put a version beside the present one, then swap the link. Nothing is done when it is there already."""
+        self.write_all([certificate])
+
+    def write_all(self, certificates: Sequence[Certificate]) -> None:
+        """Put versions beside the present ones, then swap the links. Nothing is done for those there already.
+
+        Many share one sync of the disk: a new node with 100,000 certificates would wait half an hour for theirs.
+        """
+        alone = len(certificates) == 1
+        names = [self._prepare(certificate, alone) for certificate in certificates]
+        if not alone and any(names):
+            os.sync()
+        for certificate, name in zip(certificates, names, strict=True):
+            if name:
+                self._swap(certificate.host, name)
+
+    def _prepare(self, certificate: Certificate, sync: bool) -> str:
+        """The name of the version to swap to, written; empty when there is nothing to do."""
         text = certificate.chain.encode() + certificate.key
         name = f"{certificate.host}.{hashlib.sha256(text).hexdigest()[:24]}"
         link, version = self._directory / certificate.host, self._versions / name
         if link.is_dir() and not link.is_symlink():
             log.error("certificates: %s is a real folder, so it is left alone", link)
-            return
+            return ""
         if link.is_symlink() and os.readlink(link) == f".versions/{name}" and version.is_dir():
-            return
+            return ""
         self._versions.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not version.is_dir():
-            self._make(version, certificate)
+            self._make(version, certificate, sync)
+        return name
+
+    def _swap(self, host: str, name: str) -> None:
+        link = self._directory / host
         before = os.readlink(link) if link.is_symlink() else ""
         fresh = self._directory / f".{uuid4().hex}"
         fresh.symlink_to(f".versions/{name}")
         os.replace(fresh, link)
-        self._forget(certificate.host, {name, Path(before).name})
-        self._changed(certificate.host)
+        if before:  # looking through all versions is not free
+            self._forget(host, {name, Path(before).name})
+        self._changed(host)
 
     def remove(self, host: str) -> None:
         link = self._directory / host
@@ -136,16 +168,18 @@ class Folder:
             if path.is_symlink() and not path.name.startswith(".") and path.name not in hosts:
                 self.remove(path.name)
 
-    def _make(self, version: Path, certificate: Certificate) -> None:
+    def _make(self, version: Path, certificate: Certificate, sync: bool) -> None:
         fresh = self._versions / f".{uuid4().hex}"
         fresh.mkdir(mode=0o700)
         try:
-            _write(fresh / CHAIN, certificate.chain.encode())
-            _write(fresh / KEY, certificate.key)
+            _write(fresh / CHAIN, certificate.chain.encode(), sync)
+            _write(fresh / KEY, certificate.key, sync)
             (fresh / f"{CHAIN}.key").symlink_to(KEY)  # where HAProxy looks for the key of a chain
-            _sync(fresh)
+            if sync:
+                _sync(fresh)
             os.rename(fresh, version)
-            _sync(self._versions)
+            if sync:
+                _sync(self._versions)
         except OSError:
             shutil.rmtree(fresh, ignore_errors=True)
             if not version.is_dir():  # another process of this machine made the same one meanwhile
@@ -157,11 +191,12 @@ class Folder:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, sync: bool) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

@@ -156,17 +156,18 @@ class Replica:
                 await queue.put(change)
 
         reading = asyncio.create_task(read())
+        getting = asyncio.create_task(queue.get())
         try:
             while True:
-                getting = asyncio.create_task(queue.get())
                 await asyncio.wait((reading, getting), return_when=asyncio.FIRST_COMPLETED)
                 if not getting.done():
-                    getting.cancel()
                     return reading.result()
                 batch = [getting.result()]
                 while not queue.empty():
                     batch.append(queue.get_nowait())
                 kept = [(c.key, c.value) for c in batch if c.key.startswith(MIRRORED)]
                 await self._local.apply(kept, mark=(_MARK, batch[-1].cursor.encode()))
+                getting = asyncio.create_task(queue.get())
         finally:
             reading.cancel()
+            getting.cancel()
