@@ -33,7 +33,7 @@ _MASTER = "ZHJpbGwtZHJpbGwtZHJpbGwtZHJpbGwtZHJpbGwtMzI="
 
 
 class World:
-    """One data directory with its edge; Pebble as it comes by default: slow validation, nonces rejected."""
+    """One data directory with its edge; Pebble rejects nonces, and validates slowly where `sleep`."""
 
     def __init__(self, folder: Path, sleep: bool) -> None:
         self.folder, self.http, self.https = folder, free_port(), free_port()
@@ -55,6 +55,7 @@ class World:
             "BRANDPROXY_CERTS_CAA": "pebble.test",
         }
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.waiting: list[tuple[int, subprocess.Popen[bytes]]] = []
         self.redis: Server | None = None
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
@@ -74,8 +75,12 @@ class World:
             "BRANDPROXY_DATA": str(self.folder / f"node-{port}"),
         }
         process = self.start("--role", "control", **own)
-        wait_for_port(port, process, 30)
+        self.waiting.append((port, process))
         return process
+
+    def wait(self) -> None:
+        for port, process in self.waiting:
+            wait_for_port(port, process, 60)
 
     def run(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "brandproxy", *arguments]
@@ -152,6 +157,7 @@ async def test_three_nodes_order_each_certificate_once_though_one_is_killed(quic
             await context.registry.add_tenant(f"t{number}")
         quick.start("--role", "edge")
         nodes = [quick.control() for _ in range(3)]
+        quick.wait()
         began = time.monotonic()
         for number in range(_HOSTS):
             tenant = f"t{number % _TENANTS}"

@@ -103,6 +103,7 @@ async def test_red_records_turn_green_after_the_dns_change_without_reload(
         await expect(needed).to_have_class("right", timeout=15_000)
         await expect(page.locator("tr.right")).to_have_count(2, timeout=15_000)
         await expect(page.locator("[data-state=live]")).to_be_visible(timeout=15_000)
+        await expect(page.get_by_role("status")).to_contain_text("All done")
         assert await page.evaluate("window.same")  # never reloaded
     assert complaints == []
     await knot.put(host.name, "CNAME")
