@@ -109,7 +109,7 @@ class Pebble:
         self.trust = folder / "trust.pem"
         self._folder, self._dns = folder, dns
         self._environment = {"PEBBLE_WFE_NONCEREJECT": str(nonces), "PEBBLE_VA_NOSLEEP": "" if sleep else "1"}
-        self._environment["PEBBLE_VA_SLEEPTIME"] = "5"  # seconds at most; 15 by default
+        self._environment["PEBBLE_VA_SLEEPTIME"] = "3"  # seconds at most; 15 by default
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(self.trust))
         listener = ca.issue_cert("127.0.0.1", "localhost")

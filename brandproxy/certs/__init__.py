@@ -1,6 +1,7 @@
 """Floor 3, certificates: one per host, issued and renewed by themselves, copied to every edge's disk.
 
 - `upkeep`     plans for ever: issue on `verified`, renew in time; run by the control role
+- `planning`   which hosts need what next, from facts in memory
 - `ordering`   one host's certificate, from pre-flight to the store, under its lock
 - `preflight`  would the CA succeed: records, CAA, our own challenge URL
 - `budget`     the CA's limits, counted in the store

@@ -32,8 +32,8 @@ class Stage:
         upkeep = Upkeep(self.context, lambda: self.at)
         await upkeep.load()
         for _ in range(2):
-            for host, work in upkeep._plan():
-                await upkeep._guarded(host, work)
+            for host, step in await upkeep.plan():
+                await upkeep.work(host, step)
         upkeep.orders.accounts.close()
         return upkeep
 
