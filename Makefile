@@ -55,6 +55,10 @@ bench-rewrite: $(VENV)/bench  ## messages a second beside BeautifulSoup, lxml, p
 bench-edge: packages $(VENV)/bench  ## CPU of a click beside nginx and Caddy; ARGS=--profile: per stage
 	@$(BIN)/python -m bench.edge $(ARGS)
 
+.PHONY: bench-edge-hosts
+bench-edge-hosts: $(VENV)/bench  ## start-up, memory and p99 with 100,000 hosts
+	@$(BIN)/python -m bench.edge_hosts $(ARGS)
+
 .PHONY: bench-assets
 bench-assets: packages $(VENV)/bench  ## a cached image, and a cold storm, beside nginx and Caddy
 	@$(BIN)/python -m bench.assets $(ARGS)
