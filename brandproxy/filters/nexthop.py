@@ -159,7 +159,8 @@ def transparent(message: bytes) -> bytes:
     Bare CR and LF become CRLF, as RFC 5321 §2.3.8 demands: left alone, a `LF . CRLF` could end the message
     early at a lenient server and smuggle a second one in. Leading dots are doubled (§4.5.2).
     """
-    if _BARE.search(message):
+    lines = message.count(b"\r\n")  # counting is much faster than searching, and bare ones are rare
+    if message.count(b"\n") != lines or message.count(b"\r") != lines:
         message = _BARE.sub(b"\r\n", message)
     if not message.endswith(b"\r\n"):
         message += b"\r\n"

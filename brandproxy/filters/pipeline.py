@@ -43,7 +43,8 @@ RUNNING = Gauge("brandproxy_mail_running", "Messages being worked on")
 
 _NOBODYS = "nobody's"
 
-# Rewriting takes about a millisecond per 30 KB: smaller messages are faster done than handed to a thread.
+# Up to here rewriting holds the event loop for at most about 4 ms (128 KB, 93 links); what is larger goes to a
+# thread, where 5 MB hold it for 9 ms and 48 MB for 57 ms at a time.
 _INLINE = 128 << 10
 
 

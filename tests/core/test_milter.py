@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brandproxy.core import milter
-from brandproxy.core.milter import CHUNK, Field, Phase, ProtocolError, Session, Step, packet
+from brandproxy.core.fields import Field, by_name, changes, split
+from brandproxy.core.milter import CHUNK, Phase, ProtocolError, Session, Step, packet
 
 OFFER = packet(b"O", struct.pack("!III", 6, 0x1FF, 0x1FFFFF))
 POOR_OFFER = packet(b"O", struct.pack("!III", 2, 0x3F, 0x7F))
@@ -281,12 +281,12 @@ FIELDS = st.lists(st.tuples(NAMES, st.sampled_from([b" 1", b" 2", b" 3", b""])),
 def test_edits_lead_from_any_headers_to_any_others(
     before: list[Field], after: list[Field], renumbers: bool
 ) -> None:
-    result = apply(before, milter.changes(before, after), renumbers)
+    result = apply(before, changes(before, after), renumbers)
 
-    def by_name(fields: list[Field]) -> dict[bytes, list[bytes]]:
-        return {key: [value for _, value in pairs] for key, pairs in milter._by_name(fields).items()}
+    def values(fields: list[Field]) -> dict[bytes, list[bytes]]:
+        return {key: [value for _, value in pairs] for key, pairs in by_name(fields).items()}
 
-    assert by_name(result) == by_name(after)
+    assert values(result) == values(after)
 
 
 @given(
@@ -297,4 +297,4 @@ def test_what_is_joined_splits_again(fields: list[Field], body: bytes) -> None:
     session.mail.fields, session.mail.body = fields, [body]
     message = session.message()
     assert message is not None
-    assert milter.split(message) == (fields, body)
+    assert split(message) == (fields, body)

@@ -128,6 +128,7 @@ def content_filter(port: int, back: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(120 + 10 * PIPE_COUNT)
 async def test_pipe(corpus: Path) -> None:
     """A process a mail: fewer mails here. The reports are written to files, named by the queue ids."""
     count = min(COUNT, PIPE_COUNT)

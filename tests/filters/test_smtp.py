@@ -39,6 +39,25 @@ async def proxy(tmp_path: Path, sink: Sink, **mail: object) -> AsyncIterator[tup
         yield context, port
 
 
+@asynccontextmanager
+async def recorder(*offers: bytes) -> AsyncIterator[tuple[Sink, list[bytes]]]:
+    """A next hop that agrees to everything; what it was told, line by line."""
+    said: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 x\r\n")
+        while line := await reader.readline():
+            said.append(line.rstrip())
+            if line.startswith(b"EHLO"):
+                writer.writelines(b"250-%s\r\n" % line for line in (b"x", *offers))
+            writer.write(b"250 ok\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(note, "127.0.0.1", 0)
+    async with server:
+        yield Sink(server.sockets[0].getsockname()[1]), said
+
+
 async def client(port: int, work: Callable[[smtplib.SMTP], T]) -> T:
     def run() -> T:
         with smtplib.SMTP("127.0.0.1", port, timeout=20) as connection:
@@ -126,17 +145,7 @@ async def test_what_it_offers(tmp_path: Path) -> None:
 
 
 async def test_dsn_parameters_and_odd_addresses_go_on_as_they_were_written(tmp_path: Path) -> None:
-    said: list[bytes] = []
-
-    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 x\r\n")
-        while line := await reader.readline():
-            said.append(line.rstrip())
-            writer.write(b"250-x\r\n250-DSN\r\n250-SIZE\r\n250 8BITMIME\r\n" if b"EHLO" in line else b"250 ok\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(note, "127.0.0.1", 0)
-    async with server, proxy(tmp_path, Sink(server.sockets[0].getsockname()[1])) as (_, port):
+    async with recorder(b"DSN", b"SIZE", b"8BITMIME") as (hop, said), proxy(tmp_path, hop) as (_, port):
         codes = await client(
             port,
             lambda c: say(
@@ -358,17 +367,7 @@ async def test_strangers_log_in_with_an_api_key_over_tls_and_stay_themselves(tmp
 
 
 async def test_what_the_client_forwards_about_its_own_client_reaches_the_next_hop(tmp_path: Path) -> None:
-    said: list[bytes] = []
-
-    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 x\r\n")
-        while line := await reader.readline():
-            said.append(line.rstrip())
-            writer.write(b"250-x\r\n250 XFORWARD NAME ADDR HELO\r\n" if b"EHLO" in line else b"250 ok\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(note, "127.0.0.1", 0)
-    async with server, proxy(tmp_path, Sink(server.sockets[0].getsockname()[1])) as (_, port):
+    async with recorder(b"XFORWARD NAME ADDR HELO") as (hop, said), proxy(tmp_path, hop) as (_, port):
         codes = await client(
             port,
             lambda c: say(
