@@ -15,6 +15,7 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -185,11 +186,15 @@ _KEY = "An API key, made by `brandproxy key create` or `POST /v1/keys`"
 
 def openapi(*paths: Paths) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the given path items."""
+    described = deepcopy({path: item for group in paths for path, item in group.items()})
+    for item in described.values():
+        for operation in item.values():
+            operation["responses"] = problems(401, 429) | operation["responses"]  # every one asks for a key
     return {
         "openapi": "3.1.0",
         "info": {"title": "brandproxy", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}],
-        "paths": {path: item for group in paths for path, item in group.items()},
+        "paths": described,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _KEY}},
             "schemas": {"Problem": PROBLEM},

@@ -102,9 +102,10 @@ async def _timeline(engine: Engine, what: str, request: Request) -> Response:
 
 
 async def _live(live: Live, request: Request) -> Response:
-    f = of_request(request, await principal(request))
+    who = await principal(request)
+    stream = live.stream(of_request(request, who), who.key_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(live.stream(f), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 def _one_of(request: Request, name: str, allowed: tuple[str, ...], default: str) -> str:

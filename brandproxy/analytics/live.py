@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,10 +17,12 @@ from brandproxy.analytics.export import FIELDS, event
 from brandproxy.analytics.filters import Filter
 from brandproxy.engines import Engine
 from brandproxy.errors import Retryable
+from brandproxy.web import TooManyRequests
 
 # ruff: noqa: S608 (only constants and bound parameters become SQL)
 
 POLL = 0.4  # seconds
+LISTENERS = 20  # feeds that one key may have open: each costs memory and a filter pass per event
 _LATE = 15_000_000  # microseconds: an event ingested later than this after it happened is not live any more
 _HEARTBEAT = 15.0  # seconds; keeps proxies from closing an idle stream
 _WAITING = 1000  # events a slow listener may lag behind before the oldest are dropped
@@ -30,12 +33,22 @@ class Live:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._listeners: dict[asyncio.Queue[dict[str, Any]], Filter] = {}
+        self._keys: Counter[str] = Counter()
         self._watcher: asyncio.Task[None] | None = None
 
-    async def stream(self, f: Filter) -> AsyncIterator[bytes]:
-        """The feed of one listener, from now on; ends when the listener goes."""
+    def stream(self, f: Filter, key: str) -> AsyncIterator[bytes]:
+        """The feed of one listener, from now on; ends when the listener goes.
+
+        Raises TooManyRequests when this key listens LISTENERS times already.
+        """
+        if self._keys[key] >= LISTENERS:
+            raise TooManyRequests(f"key {key} has {LISTENERS} live feeds open")
+        return self._stream(f, key)
+
+    async def _stream(self, f: Filter, key: str) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_WAITING)
         self._listeners[queue] = f
+        self._keys[key] += 1
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
         try:
@@ -49,6 +62,8 @@ class Live:
                     yield b": still here\n\n"
         finally:
             del self._listeners[queue]
+            self._keys[key] -= 1
+            self._keys += Counter()  # forgets keys that listen no more
 
     async def _watch(self) -> None:
         seen: dict[str, int] | None = None

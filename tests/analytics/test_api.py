@@ -150,11 +150,29 @@ async def test_the_live_feed_tells_a_tenant_its_own_events_only(port: Port) -> N
     from brandproxy.analytics.live import Live
 
     live = Live(port.engine)
-    stream = live.stream(Filter(0, 1 << 60, tenant="acme"))
+    stream = live.stream(Filter(0, 1 << 60, tenant="acme"), "key")
     assert (await anext(stream)).startswith(b"retry")
     waiting = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0.6)
     await put(port.engine, [event(tenant="globex"), event(tenant="acme", campaign="spring")])
     told = json.loads((await asyncio.wait_for(waiting, 2)).split(b"data: ")[1])
     assert (told["tenant"], told["campaign"]) == ("acme", "spring")
-    await stream.aclose()
+    await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_key_listens_so_many_times_at_once_and_no_more(port: Port) -> None:
+    from brandproxy.analytics import live as module
+    from brandproxy.analytics.filters import Filter
+    from brandproxy.web import TooManyRequests
+
+    live, f = module.Live(port.engine), Filter(0, 1 << 60)
+    streams = [live.stream(f, "key") for _ in range(module.LISTENERS)]
+    for stream in streams:
+        await anext(stream)
+    with pytest.raises(TooManyRequests):
+        live.stream(f, "key")
+    await anext(other := live.stream(f, "other"))
+    await streams[0].aclose()  # type: ignore[attr-defined]
+    await anext(again := live.stream(f, "key"))
+    for stream in (*streams[1:], other, again):
+        await stream.aclose()  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ _pages.filters.update(
     place=view.place,
     ago=view.ago,
 )
-_pages.globals.update(change=view.change, moment=view.moment, day=view.day)
+_pages.globals.update(change=view.change, moment=view.moment, clock=view.clock, day=view.day)
 
 
 def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -113,6 +113,12 @@ def moment(us: int, zone: Any) -> str:
     return datetime.fromtimestamp(us / 1e6, zone).strftime("%-d %b %Y, %H:%M:%S")
 
 
+def clock(us: int, zone: Any) -> str:
+    """The time of day; with the date when that is not today's."""
+    when = datetime.fromtimestamp(us / 1e6, zone)
+    return when.strftime("%H:%M:%S" if when.date() == datetime.now(zone).date() else "%-d %b, %H:%M:%S")
+
+
 def day(value: str, unit: str) -> str:
     """A bucket's first moment (RFC 3339) as a row title."""
     when = datetime.fromisoformat(value)
