@@ -17,7 +17,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +73,7 @@ class DuckEngine:
         self._writing = ThreadPoolExecutor(1, "duckdb-write")
         self._reading = ThreadPoolExecutor(4, "duckdb-read")
         self._changing = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
         self._migrate()
 
     def _migrate(self) -> None:
@@ -107,14 +109,22 @@ class DuckEngine:
         cursor = self._writer.cursor()
 
         def run() -> list[tuple[Any, ...]]:
-            return cursor.execute(sql, dict(params or {})).fetchall()
+            with cursor:
+                return cursor.execute(sql, dict(params or {})).fetchall()
 
+        work = self._reading.submit(run)
         try:
             async with asyncio.timeout(_QUERY_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+                return await asyncio.wrap_future(work)
         except TimeoutError as error:
-            cursor.interrupt()
-            raise QueryTooLong(f"the question took more than {_QUERY_SECONDS:.0f} s") from error
+            raise QueryTooLong(f"the question took more than {_QUERY_SECONDS:g} s") from error
+        except duckdb.OutOfMemoryException as error:
+            raise QueryTooLong("the question needs more memory than `analytics.memory` allows") from error
+        finally:
+            if not work.done():  # nobody waits for it any more
+                stopping = asyncio.create_task(_stop(cursor, work))
+                self._stopping.add(stopping)
+                stopping.add_done_callback(self._stopping.discard)
 
     async def delete(self, where: str, params: Params) -> int:
         def work(run: Run) -> int:
@@ -175,6 +185,7 @@ class DuckEngine:
         await self._change(work)
 
     async def close(self) -> None:
+        await asyncio.gather(*self._stopping)
         async with self._changing:
             await asyncio.get_running_loop().run_in_executor(self._writing, self._writer.close)
         self._writing.shutdown()
@@ -193,6 +204,14 @@ class DuckEngine:
 
         async with self._changing:
             return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+
+
+async def _stop(cursor: duckdb.DuckDBPyConnection, work: Future[Any]) -> None:
+    """Interrupt until it has worked: an interrupt that comes before the statement began is lost."""
+    while not work.done():
+        with suppress(duckdb.Error):
+            cursor.interrupt()
+        await asyncio.sleep(0.02)
 
 
 def _transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
