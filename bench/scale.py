@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -65,10 +64,6 @@ def memory(server: Server) -> int:
     return int(server.client().info("memory")["used_memory"])
 
 
-def resident() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 async def furnish(context: Context, server: Server) -> list[Row]:
     """Tenants, hosts and certificates, written as the registry and the vault write them."""
     rows, before, timer = [], memory(server), Timer()
@@ -95,10 +90,9 @@ async def furnish(context: Context, server: Server) -> list[Row]:
 
 async def join(settings: Settings, server: Server) -> list[Row]:
     """A new node: its copy of the store, its directory, its certificates on disk; then a start with Redis down."""
-    rows, before, timer = [], resident(), Timer()
+    rows, timer = [], Timer()
     async with open_context(settings, replica=True) as context:
         rows.append(Row("node-join", timer.both()[0], "s", note=f"{HOSTS} hosts, {CERTS} certificates"))
-        rows.append(Row("node-memory-per-host", (resident() - before) / HOSTS, "bytes"))
         timer = Timer()
         vault = Vault(context.store, open_seal(settings))
         await copy(vault, Folder(settings.certs_directory, lambda host: None))

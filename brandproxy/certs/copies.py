@@ -28,7 +28,7 @@ from brandproxy.store.seal import open_seal
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1000  # certificates of one sync
+_BATCH = 5000  # certificates of one sync
 _RETRY = 5.0  # seconds until a failed copy (disk full, store away) is tried again
 CHAIN, KEY = "fullchain.pem", "privkey.pem"
 

@@ -39,6 +39,7 @@ class Process:
     environment: Mapping[str, str]
     port: int
     log: Path
+    code: Path = ROOT  # the checkout it runs
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     down_since: float | None = None
     up_since: float = 0.0
@@ -46,7 +47,12 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.child = subprocess.Popen(
-                self.command, cwd=ROOT, env=dict(self.environment), stdout=log, stderr=log, start_new_session=True
+                self.command,
+                cwd=self.code,
+                env=dict(self.environment),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def wait_until_up(self, seconds: float = 60.0) -> None:
@@ -88,6 +94,7 @@ class Process:
 class Topology:
     def __init__(self, folder: Path, edges: int = 3, controls: int = 2, collectors: int = 2) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.redis = Sentinels(folder / "redis", "appendonly yes", "repl-diskless-sync-delay 0")
         port = free_port()
         self.clickhouse = Process(
