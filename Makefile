@@ -46,7 +46,18 @@ check: $(VENV)/test  ## ruff and mypy
 clean:  ## remove what was made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# The drills of the test suite at their full size: hours of traffic in about an hour. Redis faults, kill -9, disk full,
+# a million forged tokens, ten thousand idle connections, 1,000 mails through Postfix, 500 hosts by three nodes.
+soak: packages $(VENV)/test  ## every drill at full size, one after the other
+	@BRANDPROXY_DRILL=full BRANDPROXY_DRILL_HOSTS=500 BRANDPROXY_DRILL_MAILS=300 BRANDPROXY_MAILS=1000 \
+	BRANDPROXY_PIPE_MAILS=200 BRANDPROXY_HOSTILE_MB=10 BRANDPROXY_AUDIT_EVERY=1 BRANDPROXY_SCHEMATHESIS_EXAMPLES=100 \
+	EDGE_KILLS=10 EDGE_IDLE_CONNECTIONS=10000 EDGE_FORGERIES=1000000 \
+	$(BIN)/python -m pytest --timeout 3600 tests/edge tests/filters tests/fleet tests/store tests/core/test_hostile.py \
+	tests/test_hosts_come_alive.py tests/cli/test_rewrite.py tests/analytics/test_openapi.py $(ARGS)
+
 # Benches: ratios against a peer in the same run. ARGS=--json prints one JSON object as the last line.
+bench: bench-rewrite bench-edge  ## the two that matter most: a message, a click
+
 .PHONY: bench-rewrite
 bench-rewrite: $(VENV)/bench  ## messages a second beside BeautifulSoup, lxml, pytracking and lol-html
 	@$(BIN)/python -m bench.rewrite $(ARGS)
