@@ -46,7 +46,7 @@ check: $(VENV)/test  ## ruff and mypy
 clean:  ## remove what was made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The drills of the test suite at their full size: hours of traffic in about an hour. Redis faults, kill -9, disk full,
+# The drills of the test suite at their full size, which takes long: Redis faults, kill -9, disk full,
 # a million forged tokens, ten thousand idle connections, 1,000 mails through Postfix, 500 hosts by three nodes.
 soak: packages $(VENV)/test  ## every drill at full size, one after the other
 	@BRANDPROXY_DRILL=full BRANDPROXY_DRILL_HOSTS=500 BRANDPROXY_DRILL_MAILS=300 BRANDPROXY_MAILS=1000 \
