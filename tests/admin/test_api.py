@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from brandproxy import access, web
 from brandproxy.admin import api
+from brandproxy.admin.operations import Operation
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.errors import BrandproxyError
@@ -138,6 +139,30 @@ async def test_no_key_and_bad_input_are_problems_with_a_next_step(
     for body in (b"", b"{", b'{"slug": 7}', b'{"slug": "A B"}', b"[" * 5000, b'"' + b"x" * 300_000):
         answer = await client.post("/v1/tenants", headers=operator, content=body)
         assert (answer.status_code, bool(answer.json()["action"])) == (400, True)
+
+
+ODD = ["%00", "%ff", "%F0%9F%92%A9", "..%2f..", "x" * 600, "a%0d%0ab", "%ed%a0%80", "*", "a..b", "-1", "99"]
+TEXTS = ["\\ud800", "\\u0000", "x" * 5000, "\\u202e", "", "  ", "{{7*7}}"]
+
+
+@pytest.mark.parametrize("operation", api.OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+async def test_hostile_names_and_texts_are_answered_never_crash(
+    client: httpx.AsyncClient, operator: dict[str, str], operation: Operation
+) -> None:
+    for odd in ODD:
+        path = re.sub(r"{(\w+)}", odd, operation.path)
+        body = {"slug": "acme", "name": "links.acme.example", "tenant": "acme", "kind": "link", "value": "x"}
+        answer = await client.request(operation.method, path, headers=operator, json=body)
+        assert answer.status_code < 500, (path, answer.text)
+    for text in TEXTS:
+        fields = ("slug", "name", "tenant", "note", "reason", "value", "home", "zone", "assetlinks")
+        body_text = "{" + ", ".join(f'"{field}": "{text}"' for field in fields) + ', "kind": "link"}'
+        path = re.sub(r"{(\w+)}", "acme", operation.path)
+        answer = await client.request(operation.method, path, headers=operator, content=body_text.encode())
+        assert answer.status_code < 500, (path, text, answer.text)
+    for query in ("?after=%ff&before=%00&subject=%ed%a0%80&tenant=%ff", "?after=&after=x"):
+        answer = await client.request(operation.method, operation.path + query, headers=operator)
+        assert answer.status_code < 500
 
 
 async def test_hosts_and_audit_come_in_pages(
