@@ -224,8 +224,10 @@ class Registry:
         host = await self.host(name)
         if not await self.store.delete(keys.host(host.name)):
             raise NotFound(f"no host {host.name}")
-        for key in (keys.cert(host.name), keys.watch(host.name)):
+        for key in (keys.cert(host.name), keys.watch(host.name), keys.acme("host", host.name)):
             await self.store.delete(key)
+        if host.zone and not any(other.zone == host.zone for other in await self.hosts()):
+            await self.store.delete(keys.zone(host.zone))
         await self.audit("host.remove", host.name, tenant=host.tenant)
 
     async def audit(self, what: str, subject: str, **details: object) -> None:

@@ -101,7 +101,14 @@ class Pebble:
     """A CA of Let's Encrypt's makers, as strict as it comes: nonces rejected now and then, validation slow."""
 
     def __init__(
-        self, folder: Path, dns: str, http_port: int, sleep: bool = False, nonces: int = 5, eab: bool = False
+        self,
+        folder: Path,
+        dns: str,
+        http_port: int,
+        sleep: bool = False,
+        nonces: int = 5,
+        eab: bool = False,
+        always_valid: bool = False,
     ) -> None:
         folder.mkdir(parents=True)
         self.port, self._management = free_port(), free_port()
@@ -109,6 +116,7 @@ class Pebble:
         self.trust = folder / "trust.pem"
         self._folder, self._dns = folder, dns
         self._environment = {"PEBBLE_WFE_NONCEREJECT": str(nonces), "PEBBLE_VA_NOSLEEP": "" if sleep else "1"}
+        self._environment["PEBBLE_VA_ALWAYS_VALID"] = "1" if always_valid else ""
         self._environment["PEBBLE_VA_SLEEPTIME"] = "3"  # seconds at most; 15 by default
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(self.trust))

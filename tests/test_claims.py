@@ -52,5 +52,8 @@ async def test_a_delegated_zone_belongs_to_one_tenant(context: Context) -> None:
     await context.registry.add_host("news.mail.acme.example", "acme", zone="mail.acme.example")
     with pytest.raises(Conflict):
         await context.registry.add_host("steal.mail.acme.example", "rival", zone="mail.acme.example")
+    for name in ("links", "news"):
+        await context.registry.remove_host(f"{name}.mail.acme.example")
+    await context.registry.add_host("links.mail.acme.example", "rival", zone="mail.acme.example")
     with pytest.raises(BadInput):
         await context.registry.add_host("links.other.example", "acme", zone="mail.acme.example")
