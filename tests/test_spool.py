@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from brandproxy.errors import BadInput, SpoolFull
 from brandproxy.spool import Spool, read, remove, segments
@@ -151,6 +152,7 @@ async def test_a_spool_at_its_bound_counts_what_it_loses(tmp_path: Path) -> None
     await spool.close()
     assert 0 < kept < 20
     assert spool.lost == 20 - kept
+    assert REGISTRY.get_sample_value("brandproxy_spool_lost_total", {"spool": tmp_path.name}) == spool.lost
     assert len(everything(tmp_path)) == kept
 
 

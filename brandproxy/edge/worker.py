@@ -78,6 +78,7 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
         gc.collect()
         gc.freeze()  # the directory stays: no need to walk it again and again
+        gc.enable()
         if number == 0:
             CONNECTIONS.set_function(lambda: len(front.connections))
             stack.enter_context(metrics.exposed(settings))

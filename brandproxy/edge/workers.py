@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -41,6 +42,7 @@ _PR_SET_PDEATHSIG = 1
 def run(settings: Settings) -> None:
     """Serve until SIGTERM. Raises OSError when an address cannot be bound."""
     _raise_file_limit()
+    gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
     asyncio.run(_first_certificates(settings))
     listeners = Listeners(_bind(settings.edge.http), _bind(settings.edge.https), base_context())
     # The parent takes its signals one by one in `sigtimedwait`; workers undo this.

@@ -20,11 +20,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
 
+from prometheus_client import Counter
+
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, SpoolFull
 from brandproxy.spool.segment import HEADER, MAX_RECORD, frame
 
 log = logging.getLogger(__name__)
+
+WRITTEN = Counter("brandproxy_spool_records", "Records made durable", ["spool"])
+LOST = Counter("brandproxy_spool_lost", "Records that could not be kept: raise the alarm", ["spool"])
 
 GATHER = 0.002  # seconds a record waits for company; a click's answer waits as long
 MAX_PENDING = 16 << 20  # bytes waiting for a slow disk before records are refused
@@ -84,6 +89,7 @@ class Spool:
             raise BadInput(f"spool writer {writer!r} is not a plain name")
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lost = 0
+        self._lost, self._kept = LOST.labels(directory.name), WRITTEN.labels(directory.name)
         self._file = _Appender(directory, writer, durability, max_bytes, segment_bytes, segment_seconds)
         self._work: SimpleQueue[tuple[list[bytes], Commit] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="spool", daemon=True)
@@ -141,7 +147,9 @@ class Spool:
 
     def _written(self, count: int, commit: Commit, error: Exception | None) -> None:
         self._writing = False
-        if error is not None:
+        if error is None:
+            self._kept.inc(count)
+        else:
             self._count(count, str(error))
         commit.finish(error)
         if self._pending:
@@ -151,6 +159,7 @@ class Spool:
         if self.lost == 0 or self.lost // 1000 != (self.lost + count) // 1000:
             log.error("spool: events are being lost (%d so far): %s", self.lost + count, why)
         self.lost += count
+        self._lost.inc(count)
 
 
 class _Appender:
