@@ -64,6 +64,10 @@ class Directory:
         found = self._tenants.get(slug)
         return found and found[1]
 
+    def slugs(self) -> list[str]:
+        """All tenants, by name."""
+        return sorted(self._tenants)
+
     def hosts(self) -> list[Host]:
         return list(self._hosts.values())
 

@@ -87,6 +87,7 @@ async def port(tmp_path: Path) -> AsyncIterator[Port]:
     async with open_context(settings) as context:
         for slug in ("acme", "globex"):
             await context.registry.add_tenant(slug)
+        await context.directory.load(context.store)
         engine = open_engine(settings)
         app = Starlette(
             routes=[*routes(context, engine), openapi_route(PATHS)], exception_handlers={BrandproxyError: on_error}

@@ -10,6 +10,10 @@ from brandproxy.context import Context
 from brandproxy.errors import BrandproxyError
 from brandproxy.model import Host, HostState
 
+MOST = 300  # on one page: each certificate is unsealed and read
+_URGENCY = {
+    HostState.BROKEN: 0, HostState.SUSPENDED: 1, HostState.PENDING: 2, HostState.VERIFIED: 3, HostState.LIVE: 4,
+}  # fmt: skip
 _SOON = 14 * 86400  # seconds before its end when a certificate wants attention
 
 NEXT = {
@@ -29,12 +33,14 @@ class HostView:
     tone: str  # good, waiting, bad
 
 
-async def states(context: Context, tenant: str) -> list[HostView]:
-    """The hosts of a tenant, or of all when it is empty; those that need attention first."""
+async def states(context: Context, tenant: str) -> tuple[list[HostView], int]:
+    """The hosts of a tenant (or of all: ""), those that need attention first, and how many were left out."""
     vault = Vault(context.store, context.registry.codec.seal)
     found = [host for host in await context.registry.hosts() if tenant in ("", host.tenant)]
-    views = [await _view(vault, host) for host in found]
-    return sorted(views, key=lambda v: (("bad", "waiting", "good").index(v.tone), v.host.tenant, v.host.name))
+    found.sort(key=lambda host: (_URGENCY[host.state], host.tenant, host.name))
+    views = [await _view(vault, host) for host in found[:MOST]]
+    views.sort(key=lambda v: ("bad", "waiting", "good").index(v.tone))
+    return views, len(found) - len(views)
 
 
 async def _view(vault: Vault, host: Host) -> HostView:

@@ -55,7 +55,7 @@ class Desk:
     async def show(
         self, template: str, request: Request, who: Principal, v: View | None, **values: Any
     ) -> Response:
-        tenants = [t.slug for t in await self.context.registry.tenants()] if who.tenant is None else [who.tenant]
+        tenants = self.context.directory.slugs() if who.tenant is None else [who.tenant]
         shared: dict[str, Any] = {
             "who": who,
             "tenants": tenants,
@@ -204,5 +204,5 @@ async def live(desk: Desk, request: Request, who: Principal) -> Response:
 
 async def host_list(desk: Desk, request: Request, who: Principal) -> Response:
     v = read(request, who)
-    found = await hosts.states(desk.context, v.filter.tenant)
-    return await desk.show("hosts.html", request, who, v, hosts=found)
+    found, left_out = await hosts.states(desk.context, v.filter.tenant)
+    return await desk.show("hosts.html", request, who, v, hosts=found, left_out=left_out)
