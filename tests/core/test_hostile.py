@@ -36,6 +36,7 @@ SHAPES = {
     "open comments": HTML_HEAD + fill("<!--"),
     "open tags": HTML_HEAD + fill("<a href="),
     "open quotes": HTML_HEAD + fill("<a href=\"https://a.test/'"),
+    "conditions": HTML_HEAD + fill("<!--[if mso]>"),
     "links on one line": HTML_HEAD + fill("<a href=https://a.test/>"),
     "css": HTML_HEAD + b"<style>" + fill("a{background:url(https://a.test/"),
     "references": HTML_HEAD + b'<a href="' + fill("&amp") + b'">',
