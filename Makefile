@@ -88,6 +88,7 @@ bench-pipeline: packages $(VENV)/bench  ## mails a second through milter and SMT
 
 fuzz: $(VENV)/bench  ## coverage-guided fuzzing of the HTML reader against html5lib; FUZZ_SECONDS=600
 	@$(BIN)/python -m bench.fuzz_html $(or $(FUZZ_SECONDS),600)
+	@$(BIN)/python -m bench.fuzz_message $(or $(FUZZ_SECONDS),600)
 
 .PHONY: bench-scale
 bench-scale: packages $(VENV)/bench  ## what a fleet costs part by part, how fast a node joins; docs/scale.md

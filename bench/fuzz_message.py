@@ -23,16 +23,17 @@ REFS = brandproxy.References("c", "m", "r", 1_764_000_000)
 BASE = "https://links.test"
 PIECES = [bytes((byte,)) for byte in range(128)]
 PIECES += [
-    b"\r\n", b"\r\n\r\n", b"\n\n", b"--a", b"--b", b"--a--", b"--b--", b"=\r\n", b"=3D", b"=C3=A9", b"\xc3\xa9", b"\xff",
-    b"Content-Type: text/html\r\n", b"Content-Type: text/plain\r\n", b"; charset=utf-8", b"; charset=iso-8859-1",
-    b"; format=flowed; delsp=yes", b"Content-Type: multipart/mixed; boundary=a\r\n",
+    b"\r\n", b"\r\n\r\n", b"\n\n", b"--a", b"--b", b"--a--", b"--b--", b"=\r\n", b"=3D", b"=C3=A9", b"\xc3\xa9",
+    b"\xff", b"Content-Type: text/html\r\n", b"Content-Type: text/plain\r\n", b"; charset=utf-8",
+    b"; charset=iso-8859-1", b"; format=flowed; delsp=yes", b"Content-Type: multipart/mixed; boundary=a\r\n",
     b"Content-Type: multipart/signed; boundary=b\r\n", b"Content-Type: multipart/alternative; boundary=b\r\n",
     b"Content-Transfer-Encoding: quoted-printable\r\n", b"Content-Transfer-Encoding: base64\r\n",
     b"Content-Transfer-Encoding: 8bit\r\n", b"Content-Disposition: attachment\r\n", b"Subject: x\r\n", b"From x\n",
     b"List-Unsubscribe: <https://u.test/>\r\n", b"X-Brandproxy-Campaign: x\r\n", b"DKIM-Signature: x\r\n",
     b"https://a.test/b", b"<https://a.test/", b"<a href=\"https://a.test/\">", b"<a href=3D\"https://a.test/\">x</a>",
-    b"<img src=https://cdn.test/a.png>", b"</body>", b"PGEgaHJlZj0iaHR0cHM6Ly9hLnRlc3QvIj4=", b"x" * 76, b"x" * 900,
-    b" clicktracking=off", b"<!--[if mso]>", b"<style>", b"url(https://cdn.test/a)", b"> ", b" \r\n", b"-- \r\n",
+    b"<img src=https://cdn.test/a.png>", b"</body>", b"PGEgaHJlZj0iaHR0cHM6Ly9hLnRlc3QvIj4=", b"x" * 76,
+    b"x" * 900, b" clicktracking=off", b"<!--[if mso]>", b"<style>", b"url(https://cdn.test/a)", b"> ",
+    b" \r\n", b"-- \r\n",
 ]  # fmt: skip
 
 

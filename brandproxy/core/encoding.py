@@ -191,23 +191,25 @@ _NAME = re.compile(rb"\s([A-Za-z:_-]{1,40}[ \t]*=[ \t]*[\"'])\Z")
 def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice], Layer | None, list[int]]:
     """7bit and 8bit: a line that was within 998 octets stays so. For each edit, in order:
 
-    1. it fits with all that follows on its line
+    1. it fits with all that follows on its line, URLs that get shorter counted at their new length
     2. inside a tag: a line end goes after the closing quote, or before the attribute's name too
     3. it is refused
     """
     splices: list[Splice] = []
     refused: list[int] = []
-    data, column, here, line_end, was_long = body.data, 0, 0, -1, False
+    data, column, here, line_end, was_long, spare = body.data, 0, 0, -1, False, 0
     for i, (start, end, edit) in enumerate(spans):
         if start > line_end:  # on another line than the edit before
             line = data.rfind(b"\n", max(line_end, 0), start) + 1
             line_end = data.find(b"\n", end)
             line_end = len(data) if line_end < 0 else line_end
             was_long, column, here = line_end - line > MAX_LINE, 0, line
+            spare = _spare(spans, i, line_end)
         column += start - here
         here = end
         new = body.encode(edit.new)
-        if was_long or column + len(new) + line_end - end <= MAX_LINE or len(new) <= end - start:
+        spare -= _shrinks(start, end, edit)
+        if was_long or column + len(new) + line_end - end - spare <= MAX_LINE or len(new) <= end - start:
             splices.append(body._plain(start, end, edit))
             column += len(new)
         elif broken := _break(body, start, end, new, column):
@@ -217,6 +219,19 @@ def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice]
             refused.append(i)
             column += end - start
     return splices, None, refused
+
+
+def _spare(spans: list[tuple[int, int, Edit]], first: int, line_end: int) -> int:
+    """By how much the URLs of this line that get shorter shorten it."""
+    spare = 0
+    while first < len(spans) and spans[first][0] <= line_end:
+        spare += _shrinks(*spans[first])
+        first += 1
+    return spare
+
+
+def _shrinks(start: int, end: int, edit: Edit) -> int:
+    return max(0, end - start - len(edit.new))
 
 
 def _break(body: Body, start: int, end: int, new: bytes, column: int) -> list[Splice]:

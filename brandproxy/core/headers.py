@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from brandproxy.core.mime import Field, value
 from brandproxy.core.splice import Splice
@@ -12,6 +13,7 @@ from brandproxy.core.splice import Splice
 CONTROL = "x-brandproxy-"
 _SIGNATURES = {"dkim-signature", "arc-seal", "arc-message-signature", "arc-authentication-results"}
 _URI = re.compile(rb"<[ \t\r\n]*([^<>]*?)[ \t\r\n]*>")
+MAX_LIST_URIS = 20  # nobody has more than two; the rest is not looked at
 _BLANKS = re.compile(rb"[ \t\r\n]+")
 
 
@@ -62,7 +64,7 @@ def list_uris(message: bytes, fields: Sequence[Field]) -> list[ListUri]:
     found = []
     for field in fields:
         if field.name == "list-unsubscribe":
-            for match in _URI.finditer(message, field.value, field.end):
+            for match in islice(_URI.finditer(message, field.value, field.end), MAX_LIST_URIS - len(found)):
                 url = _BLANKS.sub(b"", match[1]).decode("utf-8", "surrogateescape")
                 found.append(ListUri(match.start(1), match.end(1), url))
     return found

@@ -171,6 +171,11 @@ def test_a_url_that_would_break_the_line_limit_is_left_alone_in_text(text: str) 
     assert result.message == message
 
 
+def test_a_url_that_gets_shorter_makes_room_on_its_line_for_the_others() -> None:
+    result = rewrite(mail(f"{URL} {'y' * 60} https://a.test/{'x' * 860}", "text/plain"))
+    assert [link.verdict for link in result.report.links] == ["rewritten", "rewritten"]
+
+
 def test_a_line_that_was_too_long_before_is_not_our_concern() -> None:
     result = rewrite(mail(f"{LONG}{LONG} <a href='{URL}'>x</a>"))
     assert len(result.report.rewritten) == 1
