@@ -61,7 +61,7 @@ def one_click(fields: Sequence[Field]) -> bool:
 
 def list_uris(message: bytes, fields: Sequence[Field]) -> list[ListUri]:
     """RFC 2369 §2: URIs in angle brackets; blanks and folds inside them do not count."""
-    found = []
+    found: list[ListUri] = []
     for field in fields:
         if field.name == "list-unsubscribe":
             for match in islice(_URI.finditer(message, field.value, field.end), MAX_LIST_URIS - len(found)):
