@@ -19,9 +19,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-unt
     monkeypatch.chdir(tmp_path)
     tree = build()
 
-    def command(*words: str, **environment: str) -> SimpleNamespace:
+    def command(*words: str, stdin: bytes = b"", **environment: str) -> SimpleNamespace:
         env = {"BRANDPROXY_DATA": str(tmp_path / "data"), "COLUMNS": "200", **environment}
-        result = CliRunner().invoke(tree, words, env=env)
+        result = CliRunner().invoke(tree, words, env=env, input=stdin)
         text = result.stderr
         if isinstance(result.exception, BrandproxyError):
             text = f"{result.exception}\n{result.exception.action}"
@@ -93,3 +93,20 @@ def test_hosts_outside_the_operators_list_are_refused(run) -> None:  # type: ign
     allowed = {"BRANDPROXY_ASSETS_HOSTS": "media.acme.com, *.cdn.example"}
     assert run("origin", "add", "acme", "a", "https://x.cdn.example/", **allowed).returncode == 0
     assert run("origin", "add", "acme", "b", "https://cdn.example.evil.com/", **allowed).returncode == 1
+
+
+def test_a_mail_is_rewritten_to_copies_of_its_images(run, images: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run("tenant", "add", "acme")
+    run("origin", "add", "acme", "media", images.as_uri() + "/", "--public", "https://media.acme.com/")
+    mail = b"Content-Type: text/html\r\n\r\n<img src=https://media.acme.com/logo.png>\r\n"
+    copied = run("origin", "snapshot", "acme", stdin=mail)
+    assert copied.returncode == 0
+    copy = json.loads(copied.stdout)["media"]["logo.png"]
+    assert (images / copy).read_bytes() == b"png"
+    assert "1/1 media logo.png: 3 bytes copied" in copied.stderr
+    (tmp_path / "copies.json").write_text(copied.stdout)
+    words = ("rewrite", "--tenant", "acme", "--host", "links.acme.com", "--snapshots", "copies.json")
+    mailed = run(*words, stdin=mail)
+    assert mailed.returncode == 0, mailed.stderr
+    assert copy.rpartition("/")[2] in mailed.stdout
+    assert "logo.png" not in mailed.stdout
