@@ -40,18 +40,17 @@ _MISSING_FOR, _FAILED_FOR = 15.0, 1.0  # seconds a refusal is repeated without a
 _NEAR_FRESH = 1  # seconds a copy of a file on this machine is used without looking at the file
 _RETRY = 5.0  # seconds until storage that failed is asked again for an object we hold a stale copy of
 _PATIENCE = 5.0  # seconds another process's fetch is waited for; a large or slow object is then fetched here too
-_MAX_REFUSALS = 10_000
+_MAX_REFUSALS = 10_000  # and purges remembered
 _OVERHEAD = 1024  # bytes an object in memory costs beside its body
 
 
 @dataclass(slots=True)
 class _Fill:
-    """The one running attempt to get an object. `void`: purged meanwhile, so its result is not kept."""
+    """The one running attempt to get an object."""
 
     key: Key
     result: asyncio.Future[Body]
     task: asyncio.Task[None] | None = None
-    void: bool = False
 
 
 class Cache:
@@ -65,6 +64,7 @@ class Cache:
         self._held = 0
         self._fills: dict[Key, _Fill] = {}
         self._refusals: OrderedDict[Key, tuple[float, ObjectMissing | StorageFailed]] = OrderedDict()
+        self._purges: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -107,7 +107,13 @@ class Cache:
         return body, body.how
 
     def forget(self, tenant: str, origin: str = "", path: str = "") -> None:
-        """Drop a tenant's objects from memory, or one object in all its forms; running fills are not kept."""
+        """Drop a tenant's objects from memory, or one object in all its forms.
+
+        What was fetched before this moment, here or by another process, is not kept and not taken from disk.
+        """
+        self._purges[tenant, origin, path] = self._now()
+        while len(self._purges) > _MAX_REFUSALS:
+            self._purges.popitem(last=False)
 
         def purged(key: Key) -> bool:
             return key.tenant == tenant and (not origin or (key.origin, key.path) == (origin, path))
@@ -117,7 +123,12 @@ class Cache:
         for key in [key for key in self._refusals if purged(key)]:
             del self._refusals[key]
         for key in [key for key in self._fills if purged(key)]:
-            self._fills.pop(key).void = True
+            del self._fills[key]
+
+    def _purged(self, key: Key, since: float) -> bool:
+        """Whether an object fetched or confirmed at `since` was purged after that."""
+        orders = (key.tenant, "", ""), (key.tenant, key.origin, key.path)
+        return any(self._purges.get(order, 0.0) >= since for order in orders)
 
     def _fill(self, key: Key, load: Load, near: bool) -> _Fill:
         fill = self._fills.get(key)
@@ -182,7 +193,7 @@ class Cache:
     async def _look(self, fill: _Fill, name: Name) -> Kept | None:
         """Give the copy on disk, if it may be used; the copy itself when storage has to be asked about it."""
         kept = await asyncio.to_thread(self._disk.find, name)
-        if kept is None:
+        if kept is None or self._purged(fill.key, kept.fetched_at):
             return None
         lives, now = self._life(kept.meta), self._now()
         if now >= kept.confirmed_at + lives.fresh + lives.stale:
@@ -212,28 +223,33 @@ class Cache:
                     body = await self._from_kept(fill.key, kept)
                     self._finish(fill, body, self._life(kept.meta), started)
                 elif 0 <= found.meta.size <= self._settings.memory_object:
-                    await self._take_small(fill, name, found, started)
+                    await self._take_small(fill, found, started)
                 else:
-                    await self._take_large(fill, name, found, started)
+                    await self._take_large(fill, found, started)
         except ObjectMissing:
             await asyncio.to_thread(self._disk.forget, name.tenant, name.object)
             raise
 
-    async def _take_small(self, fill: _Fill, name: Name, found: Found, started: float) -> None:
+    async def _take_small(self, fill: _Fill, found: Found, started: float) -> None:
         data, lives = await _collect(found), self._life(found.meta)
         self._finish(fill, Body(self._describe(fill.key, found.meta), data, None, "storage"), lives, started)
-        if lives.keep and not fill.void:
-            await asyncio.to_thread(self._keep_small, name, found.meta, data, started)
+        if lives.keep:
+            await asyncio.to_thread(self._keep, fill.key, None, found.meta, data, started)
 
-    def _keep_small(self, name: Name, meta: Meta, data: bytes, started: float) -> None:
+    def _keep(self, key: Key, file: File | None, meta: Meta, data: bytes, started: float) -> None:
+        """On disk, from a scratch file or from memory; not what was purged meanwhile. In a thread."""
         try:
-            file = self._disk.scratch()
-            os.pwrite(file.descriptor, data, 0)
-            self._disk.publish(file, name, meta, started)
+            if file is None:
+                file = self._disk.scratch()
+                os.pwrite(file.descriptor, data, 0)
+            if not self._purged(key, started):
+                self._disk.publish(file, key.name, meta, started)
         except OSError as error:  # a full disk makes the cache smaller, not the images go away
             log.warning("asset cache: cannot write: %s", error)
+        if self._purged(key, started):
+            self._disk.forget(key.tenant, key.name.object)
 
-    async def _take_large(self, fill: _Fill, name: Name, found: Found, started: float) -> None:
+    async def _take_large(self, fill: _Fill, found: Found, started: float) -> None:
         file = await asyncio.to_thread(self._disk.scratch)
         meta = found.meta
         arriving = Arriving(self._describe(fill.key, meta), file)
@@ -247,8 +263,8 @@ class Cache:
             raise
         meta = replace(meta, size=arriving.written)
         lives = self._life(meta)
-        if lives.keep and not fill.void:
-            await asyncio.to_thread(self._disk.publish, file, name, meta, started)
+        if lives.keep:
+            await asyncio.to_thread(self._keep, fill.key, file, meta, b"", started)
         file.discard()
         arriving.ended(None)
         self._finish(fill, Body(self._describe(fill.key, meta), None, file, "storage"), lives, started)
@@ -256,7 +272,7 @@ class Cache:
     def _finish(self, fill: _Fill, body: Body, lives: Life, confirmed_at: float) -> None:
         body.fresh = confirmed_at + lives.fresh
         body.stale = body.fresh + lives.stale
-        if lives.keep and not fill.void and body.data is not None:
+        if lives.keep and body.data is not None and not self._purged(fill.key, confirmed_at):
             self._hold(fill.key, body)
         self._refusals.pop(fill.key, None)
         _give(fill, body)
@@ -267,7 +283,7 @@ class Cache:
         if missing:
             self._drop(fill.key)
         elif held is not None:
-            held.fresh = now + _RETRY
+            held.fresh = min(now + _RETRY, held.stale)
         if missing or not fill.result.done():  # else a stale copy was given, and goes on being given
             self._refusals[fill.key] = (now + (_MISSING_FOR if missing else _FAILED_FOR), _again(error))
         while len(self._refusals) > _MAX_REFUSALS:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from brandproxy.config import Settings
 from brandproxy.core import tokens
@@ -121,6 +122,18 @@ async def test_another_origin_name_finds_nothing(client: Client) -> None:
 async def test_a_named_pipe_in_the_storage_does_not_hang_anyone(client: Client, storage: Path) -> None:
     os.mkfifo(storage / "pipe.png")
     assert (await client.ask("pipe.png")).status_code == 404
+
+
+async def test_what_was_answered_how_is_counted(client: Client) -> None:
+    def figures() -> list[float]:
+        hows = [("brandproxy_asset_requests_total", {"how": how}) for how in ("memory", "storage", "missing")]
+        found = [REGISTRY.get_sample_value(*name) for name in (*hows, ("brandproxy_asset_bytes_total", {}))]
+        return [value or 0.0 for value in found]
+
+    before = figures()
+    for path in ("logo.png", "logo.png", "nothing.png"):
+        await client.ask(path)
+    assert [b - a for a, b in zip(before, figures(), strict=True)] == [1, 1, 1, 2 * len(PNG)]
 
 
 async def test_only_get_and_head_are_answered(client: Client) -> None:

@@ -371,6 +371,39 @@ async def test_what_was_under_way_when_purged_is_not_kept(make: Make, tmp_path: 
     assert files(tmp_path) == []
 
 
+async def test_what_another_process_fetched_before_a_purge_is_not_taken_from_disk(
+    make: Make, clock: Clock
+) -> None:
+    ours, gate = make(), asyncio.Event()
+    old = Storage(gate=gate)
+    asking = asyncio.create_task(ask(make(), old))  # a process that the purge reaches late
+    await asyncio.sleep(0.05)
+    clock.now += 1
+    ours.forget("acme")
+    clock.now += 1
+    new = Storage(data=b"new" * 100, etag='"v2"')
+    waiting = asyncio.create_task(ask(ours, new))
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert (await asking)[0] == old.data
+    assert (await waiting)[0] == new.data
+    await settle(ours)
+    assert (await ask(make(), old))[0] == new.data
+
+
+async def test_a_copy_that_must_not_be_used_stale_is_not_used_while_storage_fails(
+    make: Make, clock: Clock
+) -> None:
+    cache, storage = make(), Storage(cache_control="max-age=10, must-revalidate")
+    await get(cache, storage)
+    clock.now += 11
+    storage.error = StorageFailed("down")
+    for _ in range(3):
+        with pytest.raises(StorageFailed):
+            await get(cache, storage)
+        clock.now += 1.5
+
+
 async def test_a_disk_that_cannot_be_written_costs_the_copy_and_not_the_image(make: Make, tmp_path: Path) -> None:
     cache, storage = make(), Storage()
     (tmp_path / "cache" / "acme").write_bytes(b"in the way")
