@@ -367,6 +367,7 @@ async def test_what_was_under_way_when_purged_is_not_kept(make: Make, tmp_path: 
     cache.forget("acme")
     gate.set()
     assert (await asking)[0] == storage.data
+    await settle(cache)
     assert cache.peek(KEY) is None
     assert files(tmp_path) == []
 
