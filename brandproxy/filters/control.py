@@ -12,17 +12,20 @@ from brandproxy.core.tokens import reference_fault
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """`author` is the address in `From:`. A header that readers understand differently says nothing."""
+    """A header that readers understand differently says nothing."""
 
     control: headers.Control = field(default_factory=headers.Control)
-    author: str = ""
+    from_field: bytes = b""
+
+    def author(self) -> str:
+        """The address in `From:`; read only when somebody asks, because the standard library takes its time."""
+        return parseaddr(self.from_field.decode("utf-8", "replace"))[1] if len(self.from_field) < 10_000 else ""
 
 
 def read(message: bytes) -> Said:
     fields = mime.parse_header(message)
     author = next((mime.value(message, item) for item in fields if item.name == "from"), b"")
-    address = parseaddr(author.decode("utf-8", "replace"))[1] if len(author) < 10_000 else ""
-    return Said(headers.control(message, fields), address)
+    return Said(headers.control(message, fields), author)
 
 
 def strip(message: bytes, name: str = "") -> bytes:

@@ -14,6 +14,8 @@ Invariant: nobody signs links in another's name. Who logged in as a tenant (1) o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from brandproxy.directory import Directory
 from brandproxy.model import HostState
 from brandproxy.store import Change, keys
@@ -30,24 +32,22 @@ class Lookup:
         directory.changed.append(self._changed)
 
     def tenant(
-        self, *, known: str = "", header: str = "", user: str = "", sender: str = "", author: str = ""
-    ) -> str:
+        self, *, known: str = "", header: str = "", user: str = "", sender: str = "",
+        author: Callable[[], str] = str,
+    ) -> str:  # fmt: skip
         """The slug, or "" when the message is nobody's; whether the tenant exists is not asked here.
 
-        `sender` and `author` are addresses (envelope, `From:`), "" when there is none.
+        `sender` is the envelope's address, `author` gives that of `From:`; "" when there is none.
         """
         own = known or (self._mapping.get(user.lower(), "") if user else "")
         if own:
             return own
         if header and self._believe_header:
             return header
-        for address in (sender, author):
-            found = self._of_domain(address.rpartition("@")[2].lower().removesuffix("."))
-            if found:
-                return found
-        return self._mapping.get("*", "")
+        return self._of_domain(sender) or self._of_domain(author()) or self._mapping.get("*", "")
 
-    def _of_domain(self, domain: str) -> str:
+    def _of_domain(self, address: str) -> str:
+        domain = address.rpartition("@")[2].lower().removesuffix(".")
         for parent in _parents(domain):
             if parent in self._mapping:
                 return self._mapping[parent]

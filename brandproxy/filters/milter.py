@@ -10,10 +10,10 @@ import asyncio
 import logging
 
 from brandproxy.context import Context
-from brandproxy.core import milter
 from brandproxy.core.milter import ProtocolError, Session, Step
 from brandproxy.errors import Retryable
-from brandproxy.filters import listening
+from brandproxy.filters import control, listening
+from brandproxy.filters.control import Said
 from brandproxy.filters.pipeline import Arrival, Pipeline
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Connection:
         self._session = Session(max_message)
         self._others = others
         self._writer: asyncio.StreamWriter | None = None
+        self._said: Said | None = None  # by the headers of the message underway
 
     @property
     def idle(self) -> bool:
@@ -54,7 +55,11 @@ class Connection:
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await asyncio.wait_for(reader.read(_READ), _IDLE):
+        while True:
+            async with asyncio.timeout(_IDLE):
+                data = await reader.read(_READ)
+            if not data:
+                return
             for step in self._session.feed(data):
                 if step is Step.CLOSED:
                     return
@@ -79,7 +84,8 @@ class Connection:
     def _let_go_or_go_on(self) -> None:
         """A message that is nobody's by envelope and headers goes on before its body is sent to us."""
         head = self._session.message()
-        if head is not None and self._pipeline.is_nobodys(_arrival(self._session.mail, head)):
+        self._said = None if head is None else control.read(head)
+        if head is not None and self._pipeline.is_nobodys(self._arrival(head)):
             self._session.accept()
         else:
             self._session.go_on()
@@ -91,19 +97,20 @@ class Connection:
             self._pipeline.count("milter", "unreadable")
             session.accept()
             return
-        outcome = await self._pipeline.process(_arrival(session.mail, before))
+        outcome = await self._pipeline.process(self._arrival(before))
         session.finish(session.edits(before, outcome.message))
 
-
-def _arrival(mail: milter.Mail, message: bytes) -> Arrival:
-    return Arrival(
-        "milter",
-        message,
-        sender=_text(mail.sender),
-        recipients=tuple(map(_text, mail.recipients)),
-        user=_text(mail.user),
-        queue_id=_text(mail.queue_id),
-    )
+    def _arrival(self, message: bytes) -> Arrival:
+        mail = self._session.mail
+        return Arrival(
+            "milter",
+            message,
+            sender=_text(mail.sender),
+            recipients=tuple(map(_text, mail.recipients)),
+            user=_text(mail.user),
+            queue_id=_text(mail.queue_id),
+            said=self._said,
+        )
 
 
 def _text(value: bytes) -> str:

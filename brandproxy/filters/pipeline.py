@@ -60,7 +60,8 @@ class TookTooLong(Retryable):
 class Arrival:
     """A message at a way in. Addresses are bare, `user` is who logged in at the mail server.
 
-    `tenant` and `references` are what the caller knows for certain; they go before the control headers.
+    `tenant` and `references` are what the caller knows for certain; they go before the control headers. `said` is
+    what the headers say, when the caller has read them already.
     """
 
     way: str  # "milter", "smtp", "lmtp" or "http"
@@ -71,6 +72,7 @@ class Arrival:
     queue_id: str = ""
     tenant: str = ""
     references: References = field(default_factory=References)
+    said: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Pipeline:
 
     def is_nobodys(self, arrival: Arrival) -> bool:
         """Whether nothing is to be done to a message with this envelope and these headers; counts it then."""
-        said = control.read(arrival.message)
+        said = arrival.said or control.read(arrival.message)
         nobodys = said.control == Control() and not self._owner(arrival, said)
         if nobodys:
             self.count(arrival.way, _NOBODYS)
@@ -134,7 +136,7 @@ class Pipeline:
         return outcome
 
     async def _rewrite(self, arrival: Arrival) -> Outcome:
-        said = control.read(arrival.message)
+        said = arrival.said or control.read(arrival.message)
         slug = self._owner(arrival, said)
         tenant = await self._tenant(slug) if slug else None
         if tenant is None:

@@ -143,6 +143,7 @@ async def test_pipe(corpus: Path) -> None:
                 await submit(mta, submitted)
                 received = await sink.until(count, 60 + 5 * count)
                 assert sorted(number(mail.message) for mail in received) == sorted(submitted)
+                assert {mail.sender for mail in received} == {"news@acme.example"}  # a bounce has none
                 assert mta.queued() == 0
         for mail in received:
             check_piped(mail.message, submitted[number(mail.message)], home / "reports")
