@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 from uuid import uuid4
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from brandproxy.errors import BadSettings, Locked, StoreUnavailable
 from brandproxy.store import scripts
@@ -128,15 +128,28 @@ class RedisStore:
             raise StoreUnavailable(f"store on Redis: {type(error).__name__}: {error}") from error
 
     async def _check_server(self) -> None:
-        """Once per process: a server that would lose entries, or whose entries we cannot read, is refused."""
-        found = await self._client.get(FORMAT)
-        if found is None:
-            await self._client.set(FORMAT, _FORMAT, nx=True)
-        elif found != _FORMAT:
-            raise BadSettings(
-                f"the store has format {found!r}; this version reads {_FORMAT!r}", "Upgrade this node."
-            )
-        self._ready = True
+        """Once per process: a server that throws entries away, or whose entries we cannot read, is refused."""
+        async with self._preparing:
+            if self._ready:
+                return
+            await self._client.initialize()  # a cluster's client sends what comes before to any node
+            found = await self._client.get(FORMAT)
+            if found is None:
+                await self._client.set(FORMAT, _FORMAT, nx=True)
+            elif found != _FORMAT:
+                raise BadSettings(
+                    f"the store has format {found!r}; this version reads {_FORMAT!r}", "Upgrade this node."
+                )
+            await self._check_eviction()
+            self._ready = True
+
+    async def _check_eviction(self) -> None:
+        with suppress(ResponseError):  # the user may not ask; then the manual has to do
+            found = await self._client.info("memory")
+            if str(found.get("maxmemory_policy", "")).startswith("allkeys"):
+                raise BadSettings(
+                    "this Redis throws entries away when its memory is full", "Set maxmemory-policy noeviction."
+                )
 
 
 def _entry(key: bytes, packed: bytes) -> Entry:

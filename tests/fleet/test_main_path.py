@@ -14,7 +14,8 @@ from tests.conftest import free_port
 from tests.redis_servers import FULL, Cluster, Sentinels
 
 
-@pytest.mark.parametrize("kind", [Sentinels, Cluster] if FULL else [Sentinels])
+@pytest.mark.skipif(not FULL, reason="a demo takes its time: BRANDPROXY_DRILL=full")
+@pytest.mark.parametrize("kind", [Sentinels, Cluster])
 def test_the_demo_holds_every_step_on_redis(kind: type[Sentinels] | type[Cluster], tmp_path: Path) -> None:
     farm = kind(tmp_path / "redis")
     try:

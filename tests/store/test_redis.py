@@ -170,6 +170,16 @@ async def test_a_store_of_a_newer_format_is_left_alone(redis_server: Server) -> 
     redis_server.client().flushall()
 
 
+async def test_a_server_that_would_throw_entries_away_is_refused(redis_server: Server) -> None:
+    redis_server.client().config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        async with opened(redis_server.url) as store:
+            with pytest.raises(BadSettings, match="throws entries away"):
+                await store.put("a", b"1")
+    finally:
+        redis_server.client().config_set("maxmemory-policy", "noeviction")
+
+
 def test_urls_name_every_kind_of_server() -> None:
     to = parse("redis+sentinel://u:p%40@a:1,b/main/3?sentinel_password=x")
     assert (to.kind, to.hosts, to.user, to.password, to.master, to.db) == (
