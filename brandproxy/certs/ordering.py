@@ -79,6 +79,8 @@ class Orders:
             if not force and before.next_at > self._now():
                 return None
             fresh, after = await self._tried(host, present, before)
+            if await self._store.get(keys.host(host.name)) is None:
+                return None  # removed meanwhile: a certificate must not outlive its host
             if fresh is not None:
                 await self.vault.put(fresh)
                 after = Progress()

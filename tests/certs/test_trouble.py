@@ -201,6 +201,19 @@ async def test_an_order_left_by_a_node_that_died_is_gone_on_with(stage: Stage) -
     assert stage.orders_made() == 1
 
 
+async def test_a_host_removed_while_its_order_runs_leaves_no_certificate(stage: Stage) -> None:
+    async def removing(token: str) -> bytes | None:
+        entry = await stage.context.store.get(f"challenge/{token}")
+        if not token.startswith("probe-") and await stage.context.store.get(f"host/{HOST}"):
+            await stage.context.registry.remove_host(HOST)
+        return entry.value if entry else None
+
+    stage.world.answers = removing
+    assert await stage.orders.obtain(stage.host, stage.old) is None
+    assert await stage.orders.vault.hosts() == []
+    assert await stage.context.store.list("acme/host/") == []
+
+
 async def test_limits_are_kept_by_all_nodes_together_and_across_restarts(stage: Stage) -> None:
     settings = stage.context.settings.certs.model_copy(update={"orders_limit": 8, "domain_limit": 3})
     url, now = "https://ca.test/dir", stage.at
