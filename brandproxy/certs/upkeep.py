@@ -104,11 +104,11 @@ class Upkeep:
         """A new certificate; when it is there, the host is live. What failed is in its Progress, and logged."""
         vault = self.orders.vault
         old = await vault.get(host.name)
-        if self._dev is not None:
-            fresh: Certificate | None = await asyncio.to_thread(self._dev.issue, host.name, self._now())
-            await vault.put(fresh) if fresh else None
-        else:
+        fresh: Certificate | None
+        if self._dev is None:
             fresh = await self.orders.obtain(host, old)
+        else:
+            await vault.put(fresh := await asyncio.to_thread(self._dev.issue, host.name, self._now()))
         if fresh is None:
             known = await progress.read(self._context.store, host.name)
             self.planner.progress[host.name] = known
