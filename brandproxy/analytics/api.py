@@ -78,13 +78,13 @@ async def _events(engine: Engine, request: Request) -> Response:
     f = of_request(request, await principal(request), ("cursor", "limit", "format"))
     after = request.query_params.get("cursor", "")
     form = _one_of(request, "format", ("json", "ndjson", "csv"), "json")
+    default = export.PAGE if form == "json" else MAX_EXPORT
+    limit = number("limit", request.query_params.get("limit", str(default)), 1, MAX_EXPORT)
     if form == "json":
-        limit = number("limit", request.query_params.get("limit", str(export.PAGE)), 1, export.MAX_PAGE)
-        events, following = await export.page(engine, f, limit, after)
+        events, following = await export.page(engine, f, min(limit, export.MAX_PAGE), after)
         return _answer(request, f, {"events": events, "next": following or None})
     if after:
         export.place(after)  # a bad cursor is refused before the stream begins
-    limit = number("limit", request.query_params.get("limit", str(MAX_EXPORT)), 1, MAX_EXPORT)
     work, media = (export.ndjson, "application/x-ndjson") if form == "ndjson" else (export.as_csv, "text/csv")
     name = f'attachment; filename="events.{form}"'
     return StreamingResponse(

@@ -111,8 +111,8 @@ def _in_path(what: str) -> dict[str, Any]:
 _FORMAT = parameter("format", "how to write them", {"type": "string", "enum": ["json", "ndjson", "csv"]})
 _EVENTS_LIMIT = parameter(
     "limit",
-    "most events to return: a page of at most 1,000 in json, of at most 1,000,000 in the other formats",
-    {"type": "integer", "minimum": 1, "maximum": 1000},
+    "most events to return; a page in json holds at most 1,000, whatever is asked",
+    {"type": "integer", "minimum": 1, "maximum": 1_000_000},
 )
 _EVENTS_MEDIA = {
     "application/json": {"schema": _PAGE},

@@ -142,7 +142,7 @@ async def test_no_page_has_a_serious_accessibility_fault(served: tuple[Port, str
     async with browser() as chromium:
         for scheme in ("light", "dark"):
             page, faults = await signed_in(chromium, base, port.operator, color_scheme=scheme)
-            for path in (*PAGES, "/login", "/campaign") if scheme == "light" else ("/", "/live", "/hosts"):
+            for path in (*PAGES, "/login", "/campaign") if scheme == "light" else ("/", "/live"):
                 await page.goto(base + path)
                 await page.evaluate(axe)
                 result = await page.evaluate("axe.run()")
@@ -250,3 +250,21 @@ async def test_a_session_ends_with_its_key_its_time_or_a_changed_cookie(
 )
 def test_numbers_are_short(value: int, told: str) -> None:
     assert view.short(value) == told
+
+
+async def test_a_page_of_hosts_has_an_end_and_begins_with_what_needs_attention(
+    pages_only: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brandproxy.analytics.dashboard import hosts
+
+    port, registry = pages_only, pages_only.context.registry
+    for name in ("a", "b", "c"):
+        await registry.add_host(f"{name}.acme.example", "acme")
+    await registry.set_host_state("b.acme.example", HostState.BROKEN, "gone")
+    await registry.set_host_state("a.acme.example", HostState.LIVE, "served")
+    monkeypatch.setattr(hosts, "MOST", 2)
+    await sign_in(port, port.operator)
+    body = (await port.client.get("/hosts")).text
+    assert body.index("b.acme.example") < body.index("c.acme.example")
+    assert "a.acme.example" not in body
+    assert "1 more hosts" in body

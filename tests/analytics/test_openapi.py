@@ -35,7 +35,7 @@ from tests.conftest import free_port
 from .conftest import put, some_events
 
 # make a longer drill with BRANDPROXY_SCHEMATHESIS_EXAMPLES=200
-EXAMPLES = int(os.environ.get("BRANDPROXY_SCHEMATHESIS_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("BRANDPROXY_SCHEMATHESIS_EXAMPLES", "5"))
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
