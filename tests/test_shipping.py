@@ -112,3 +112,20 @@ async def test_events_wait_while_the_engine_is_away(
         while await engine.query(COUNT) != [(1,)]:
             await asyncio.sleep(0.02)
     task.cancel()
+
+
+async def test_a_scanner_that_opens_every_link_is_found_out_also_for_its_first_click(
+    parts: tuple[Context, Engine],
+) -> None:
+    context, engine = parts
+    now = 1_790_000_000_000_000
+    clicks = [event(now + n * 100_000, message="m", recipient="r", link=n) for n in range(4)]
+    collector = shipping.Collector(context, engine)
+    verdicts = []
+    for n, click in enumerate(clicks):
+        await spooled(context, [encode(click)], f"w{n}")
+        while await collector.turn():
+            pass
+        verdicts.append([list(m) for (m,) in await engine.query("SELECT machine FROM events ORDER BY at_us")])
+    assert verdicts[0] == [[]]
+    assert verdicts[-1] == [["burst"]] * 4
