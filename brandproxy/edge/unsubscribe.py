@@ -35,6 +35,7 @@ Post = Callable[[str, bytes, str], Awaitable[int]]  # (url, body, content type) 
 _POLL = 0.5  # seconds between looks at the queue
 _AT_ONCE, _AT_ONE_ENDPOINT = 16, 2  # forwards in flight; a slow endpoint holds up no other's
 _HELD = 10_000  # wishes in memory; more wait on disk
+_STEP = 500  # records read at once
 _FIRST_RETRY, _LAST_RETRY, _GIVE_UP = 5.0, 900.0, 3 * 86400.0
 _ARRIVED = (302, 303)
 _AGAIN = (408, 425, 429)
@@ -164,14 +165,19 @@ class Forwarder:
 
 def _take_in(segment: spool.Segment, progress: _Progress) -> None:
     while len(progress.wishes) < _HELD:
-        batch = spool.read(segment, progress.read, 1)
+        batch = spool.read(segment, progress.read, _STEP)
+        if batch.start + sum(map(spool.size, batch.records)) != batch.end:  # damage between: learn each one's end
+            batch = spool.read(segment, progress.read, 1)
         if not batch.records:
             return
+        end = batch.end - sum(map(spool.size, batch.records))
+        for record in batch.records:
+            end += spool.size(record)
+            try:
+                progress.wishes.append(_decode(record, end))
+            except BadInput:
+                log.exception("unsubscribe: a record of segment %s cannot be read", segment.id)
         progress.read = batch.end
-        try:
-            progress.wishes.append(_decode(batch.records[0], batch.end))
-        except BadInput:
-            log.exception("unsubscribe: a record of segment %s cannot be read", segment.id)
 
 
 def _decode(record: bytes, end: int) -> Wish:

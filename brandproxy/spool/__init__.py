@@ -9,7 +9,7 @@ segment nobody holds is sealed, whatever became of its writer, so a crash needs 
 acknowledged and reading ends before it. Damage inside a sealed segment costs the damaged records only.
 """
 
-from brandproxy.spool.segment import Batch, Segment, read, remove, segments
+from brandproxy.spool.segment import Batch, Segment, read, remove, segments, size
 from brandproxy.spool.writer import Commit, Spool
 
-__all__ = ["Batch", "Commit", "Segment", "Spool", "read", "remove", "segments"]
+__all__ = ["Batch", "Commit", "Segment", "Spool", "read", "remove", "segments", "size"]

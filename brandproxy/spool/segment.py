@@ -95,6 +95,11 @@ def frame(record: bytes) -> bytes:
     return _FRAME.pack(_MAGIC, len(record), zlib.crc32(record)) + record
 
 
+def size(record: bytes) -> int:
+    """The bytes a record takes in a segment."""
+    return _FRAME.size + len(record)
+
+
 def _take(data: bytes, limit: int) -> tuple[list[bytes], int]:
     """Up to `limit` whole valid records from the start of `data`, and the bytes they take."""
     records: list[bytes] = []

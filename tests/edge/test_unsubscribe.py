@@ -201,3 +201,20 @@ async def test_a_slow_endpoint_does_not_hold_up_the_others(tmp_path: Path) -> No
     for task in list(forwarder._flying):
         task.cancel()
     await asyncio.gather(*forwarder._flying, return_exceptions=True)
+
+
+async def test_damage_in_the_queue_costs_the_damaged_wish_only(tmp_path: Path) -> None:
+    await queue(tmp_path, *[f"https://a{n}.example/" for n in range(5)])
+    (segment,) = segments(tmp_path)
+    data = bytearray(segment.path.read_bytes())
+    data[data.index(b"https://a2.example/")] ^= 0xFF
+    segment.path.write_bytes(data)
+    sent: list[str] = []
+
+    async def send(url: str, body: bytes, kind: str) -> int:
+        sent.append(url)
+        return 200
+
+    await turns(Forwarder(tmp_path, send, lambda: 1000.0))
+    assert sorted(sent) == [f"https://a{n}.example/" for n in (0, 1, 3, 4)]
+    assert segments(tmp_path) == []
