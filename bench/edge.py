@@ -121,7 +121,7 @@ def notes(samples: list[Sample]) -> str:
 
 def wrk(server: Server, scheme: str, keep: bool) -> Sample:
     port = server.http if scheme == "http" else server.https
-    command = ["wrk", "-t1", "-c64", f"-d{SECONDS:g}s", "--latency"]
+    command = ["wrk", "-t1", "-c64", f"-d{max(1, round(SECONDS))}s", "--latency"]
     command += [] if keep else ["-H", "Connection: close"]
     before = server.cpu()
     out = client([*command, f"{scheme}://{HOST}:{port}{server.path}"])
