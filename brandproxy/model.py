@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
+
+AddressPrivacy = Literal["full", "truncated", "hashed", "none"]
+Signed = Literal["skip", "strip"]
+UnsubscribeLinks = Literal["click", "private", "leave"]
 
 
 class HostState(StrEnum):
@@ -62,17 +67,19 @@ class Policy:
     assets: bool = True
     opens: bool = False
     unsubscribe: bool = True  # List-Unsubscribe through our host
-    unsubscribe_links: str = "click"  # those in the body: "click", "private" (never recorded) or "leave"
+    unsubscribe_links: UnsubscribeLinks = (
+        "click"  # those in the body: "click", "private" (never recorded) or "leave"
+    )
     include: tuple[str, ...] = ()  # when set, only these destinations are rewritten
     exclude: tuple[str, ...] = ()
     private: tuple[str, ...] = ()  # branded but never recorded
     leave_url_text: bool = False  # leave links alone whose text is a URL of another host
-    signed: str = "skip"  # already DKIM-signed or ARC-sealed mail: "skip", or "strip" the broken signatures
+    signed: Signed = "skip"  # mail with DKIM or ARC already; `strip` removes what we break
     max_links: int = 1000
     http_when_verified: bool = False  # use http://host before its certificate is there
     token_max_age: int = 0  # seconds; 0: links never expire
     keep_days: int = 0  # days that events are kept; 0: what the operator keeps (`analytics.keep_days`)
-    address_privacy: str = "truncated"  # recorded client address: full, truncated, hashed, none
+    address_privacy: AddressPrivacy = "truncated"  # of what is recorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from brandproxy.cli.common import Json, print_json, print_table, with_context
-from brandproxy.model import Tenant
+from brandproxy.core import urls
+from brandproxy.errors import BadInput
+from brandproxy.model import AddressPrivacy, Signed, Tenant, UnsubscribeLinks
 
 app = typer.Typer(no_args_is_help=True, help="Customers of the ESP: policy and signing keys.")
+
+_HOME = "Give a full address such as https://acme.com/."
 
 Slug = Annotated[str, typer.Argument(help="The tenant's short name, e.g. acme.", show_default=False)]
 Patterns = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="host/path glob; repeatable.")]
@@ -29,6 +33,9 @@ def add(
 
     Example: [bold]brandproxy tenant add acme --name "Acme Ltd" --home https://acme.com/[/bold]
     """
+
+    if home and (reason := urls.refusal(home)):
+        raise BadInput(f"--home {home!r}: {reason}", _HOME)
 
     async def work(context: Any) -> Tenant:
         tenant: Tenant = await context.registry.add_tenant(slug, name)
@@ -85,7 +92,12 @@ def set_(
     include: Patterns = None,
     exclude: Patterns = None,
     private: Patterns = None,
-    address_privacy: Annotated[str | None, typer.Option(help="full, truncated, hashed or none")] = None,
+    leave_url_text: Annotated[bool | None, typer.Option(help="leave links whose text is a URL")] = None,
+    unsubscribe_links: Annotated[UnsubscribeLinks | None, typer.Option(help="those in the body")] = None,
+    signed: Annotated[Signed | None, typer.Option(help="mail that is DKIM-signed already")] = None,
+    max_links: Annotated[int | None, typer.Option(min=0, help="links rewritten in one message at most")] = None,
+    token_max_age: Annotated[int | None, typer.Option(min=0, help="seconds a link works; 0: for ever")] = None,
+    address_privacy: Annotated[AddressPrivacy | None, typer.Option(help="what is kept of addresses")] = None,
     keep_days: Annotated[
         int | None, typer.Option(min=0, help="days that events are kept; 0: as the operator")
     ] = None,
@@ -98,11 +110,14 @@ def set_(
     policy = {
         "clicks": clicks, "assets": assets, "opens": opens, "unsubscribe": unsubscribe,
         "http_when_verified": http_when_verified, "address_privacy": address_privacy,
-        "keep_days": keep_days,
+        "keep_days": keep_days, "leave_url_text": leave_url_text, "unsubscribe_links": unsubscribe_links,
+        "signed": signed, "max_links": max_links, "token_max_age": token_max_age,
         "include": include and tuple(include), "exclude": exclude and tuple(exclude),
         "private": private and tuple(private),
     }  # fmt: skip
     fields = {"name": name, "home": home}
+    if home and (reason := urls.refusal(home)):
+        raise BadInput(f"--home {home!r}: {reason}", _HOME)
 
     def change(tenant: Tenant) -> Tenant:
         return replace(tenant, policy=replace(tenant.policy, **_given(policy)), **_given(fields))
