@@ -157,6 +157,7 @@ class Received:
     recipients: list[str]
     message: bytes
     options: list[str]
+    at: float  # time.monotonic() when it was taken
 
 
 @dataclass
@@ -165,7 +166,6 @@ class Sink:
 
     port: int
     received: list[Received] = field(default_factory=list)
-    unanswered: list[bytes] = field(default_factory=list)  # kept, but the client was gone before it heard so
     refuse: list[str] = field(default_factory=list)
     delay: float = 0.0
     before_data: asyncio.Event | None = None  # when set: wait for it before the answer to DATA
@@ -196,10 +196,14 @@ class Sink:
         content = envelope.original_content
         assert content is not None
         self.received.append(
-            Received(envelope.mail_from or "", list(envelope.rcpt_tos), content, list(envelope.mail_options))
+            Received(
+                envelope.mail_from or "",
+                list(envelope.rcpt_tos),
+                content,
+                list(envelope.mail_options),
+                time.monotonic(),
+            )
         )
-        if server.transport is None or server.transport.is_closing():
-            self.unanswered.append(content)
         return "250 2.0.0 kept"
 
     async def until(self, count: int, seconds: float = 60, mta: Postfix | None = None) -> list[Received]:
@@ -213,6 +217,15 @@ class Sink:
                     await asyncio.to_thread(mta.flush)
         await asyncio.sleep(0.2)  # one more than asked for would be a doubled mail
         return self.received
+
+    async def settled(self, mta: Postfix, count: int, seconds: float = 60) -> None:
+        """At least `count` came, and the server holds nothing more."""
+        await self.until(count, seconds, mta)
+        async with asyncio.timeout(seconds):
+            while mta.queued():
+                await asyncio.to_thread(mta.flush)
+                await asyncio.sleep(0.5)
+        await asyncio.sleep(0.2)
 
 
 class _Roomy(SMTP):
