@@ -24,10 +24,12 @@ _TOKEN = re.compile(
 )
 # Passes over all that neither is a URL nor changes how one is read, while no rule or function is open.
 _SKIP = re.compile(
-    rf"""(?:[^"'/\\@#\-_A-Za-z0-9\x80-\U0010ffff]++|/(?!\*)|{_COMMENT}|"{_DOUBLE}"|'{_SINGLE}'"""
+    r"""(?:[a-hj-tv-zA-HJ-TV-Z0-9_#][-_A-Za-z0-9]*+[ \t\n:;{}.,!%()*>]++"""  # the commonest names and what follows
+    rf"""|[^"'/\\@#\-_A-Za-z0-9\x80-\U0010ffff]++|/(?!\*)|{_COMMENT}|"{_DOUBLE}"|'{_SINGLE}'"""
     rf"|@(?!(?i:import|namespace)(?!{_NAME})){_CHARACTER}*+(?!\\)|#{_CHARACTER}*+(?!\\)"
     rf"|(?!(?i:url|(?:-webkit-)?image-set)\(){_CHARACTER}++(?!\\)|(?!))*+"
 )
+_HINTS = ("url(", "image-set(", "@import", "\\")  # no URL is without one of these
 _SPACE = r"[ \t\n\r\f]*+"
 _QUOTE_NEXT = re.compile(rf"{_SPACE}[\"']")
 _UNQUOTED = re.compile(
@@ -56,7 +58,8 @@ def urls(css: str) -> Iterator[tuple[int, int, str, str]]:
     """
     pos, rule = 0, ""
     calls: list[str] = []  # the functions and parentheses open here
-    while match := _next(css, pos, not rule and not calls):
+    last = max(map(css.lower().rfind, _HINTS))  # or after it: lower() may make a text longer
+    while (pos <= last or rule or calls) and (match := _next(css, pos, not rule and not calls)):
         pos = match.end()
         kind = match.lastgroup
         if kind in ("name", "call"):

@@ -20,13 +20,16 @@ How a text is read:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from brandproxy.core import charrefs
 from brandproxy.core.collect import Attributes, Collector, Cover, Found
 from brandproxy.core.tokenizer import (
     CONDITION,
     HARD,
+    LINK,
     MARKS,
     NAME,
     RAW,
@@ -104,6 +107,8 @@ class _Scanner:
                 pos = self.declaration(pos, end)
             elif following == "/":
                 pos = self.end_tag(pos, end)
+            elif tree is None and (link := LINK.match(text, pos, end)):
+                pos = self.plain_link(link)
             else:
                 pos = self.start_tag(pos, end)
             if pos < 0:
@@ -146,6 +151,10 @@ class _Scanner:
         self.tree, out.links, self.link_cover = tree, outer, link_cover
 
     def end_tag(self, pos: int, end: int) -> int:
+        if self.tree is None and self.text.startswith("</a>", pos, end):  # the commonest by far
+            self.out.end_link("a", pos)
+            self.link_cover = _UNMARKED
+            return pos + 4
         head = NAME.match(self.text, pos, end)
         if head is None:  # </> or a bogus comment
             close = self.text.find(">", pos + 2, end)
@@ -164,6 +173,15 @@ class _Scanner:
         if self.tree is not None:
             self.tree.end(name)
         return rest.end()
+
+    def plain_link(self, tag: re.Match[str]) -> int:
+        """What `element` does for a link without marks when there is no tree."""
+        out, pos = self.out, tag.end()
+        out.end_link("a", pos)
+        self.link_cover = _UNMARKED
+        if out.add(*tag.span(1), charrefs.decode(tag[1]), "a href", "link", _UNMARKED):
+            out.links["a"] = len(out.found) - 1, pos
+        return pos
 
     def start_tag(self, pos: int, end: int) -> int:
         head = NAME.match(self.text, pos, end)

@@ -48,17 +48,24 @@ _ELEMENTS = (
     r"(?=[\t\n\f\r />])"
 )
 _ENDS = r"(?:a|body|html|form|v:[^\t\n\f\r />]++)(?=[\t\n\f\r />])"
-_TEXT = r"[^<]++|<(?![A-Za-z/!?])"
-_END_TAG = r"</[c-eg-uw-zC-EG-UW-Z][A-Za-z0-9]*+>|"  # the common form of those that matter nowhere
-_END_TAG += rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
+_BARE = r"<(?![A-Za-z/!?])"  # a "<" that is text
+_TEXT = rf"[^<]++|{_BARE}"
+# The common forms of what matters nowhere come first, each a part of the general form that stands after it.
+_COMMON_END = r"</[c-eg-uw-zC-EG-UW-Z][A-Za-z0-9]*+>"
+_COMMON_ELEMENT = r"(?:t[dr]|table|tbody|div|p|span|br|center|strong|h[1-6]|b|li|ul)(?=[ >])"
+_COMMON_ATTRIBUTE = (
+    r""" (?:style="[^"(&\\]*+"|class="[^"]*+"|[aefgijkln-rt-z][a-z]*+="[^"]*+\""""
+    r"""|(?:border|cellpadding|cellspacing|bgcolor|height)="[^"]*+")"""
+)
+_END_TAG = rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
 _START_TAG = (
-    rf"<(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+"
-    rf"(?:[\t\n\f\r /]++|(?!{_interest('background http-equiv')}){_ATTRIBUTE}|(?!))*+>"
+    rf"<(?:{_COMMON_ELEMENT}|(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+)"
+    rf"(?:{_COMMON_ATTRIBUTE}|[\t\n\f\r /]++|(?!{_interest('background http-equiv')}){_ATTRIBUTE}|(?!))*+>"
 )
 _COMMENT = r"<!--(?:-?>|(?!\s*+\[(?i:if))(?:[^-]++|-(?!-!?>)|(?!))*+--!?>)|<[!?](?!--)[^>]*+>"
 
 # Passes over text, comments without conditions, and tags that can hold nothing of interest.
-SKIP = re.compile(rf"(?:{_TEXT}|{_START_TAG}|{_END_TAG}|{_COMMENT}|(?!))*+")
+SKIP = re.compile(rf"(?:[^<]++|{_COMMON_END}|{_START_TAG}|{_END_TAG}|{_BARE}|{_COMMENT}|(?!))*+")
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
 NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
@@ -70,6 +77,11 @@ STEP = _step(
     " encoding color face size"
 )
 STEPS = {"a": _step("href xlink:href background"), "img": _step("src srcset background")}  # the commonest by far
+# A link of which only its address matters (group: the address).
+LINK = re.compile(
+    rf"""<a(?=[ \t\n\f\r])(?:[\t\n\f\r /]++|(?!{_interest("href xlink:href background")}){_ATTRIBUTE}|(?!))*+"""
+    rf"""href="([^"]*+)"(?:[\t\n\f\r /]++|(?!{_interest("href xlink:href background")}){_ATTRIBUTE}|(?!))*+>"""
+)
 _COMMENT_END = re.compile(r"--!?>")
 CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)
 _DOCTYPE = re.compile(
