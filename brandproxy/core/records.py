@@ -98,7 +98,7 @@ def proof_name(host: str) -> str:
 def wanted(host: Host, nameservers: tuple[str, ...] = (), mail: MailNames | None = None) -> list[Wanted]:
     """The records to create. With a delegated zone: its NS records only, the rest is ours to keep."""
     if host.zone:
-        why = "hands this part of your domain to us; we keep every record in it"
+        why = "hands this part of your domain to us; we keep the records of its links"
         return [Wanted("NS", host.zone, server, why) for server in nameservers]
     link = Wanted("CNAME", host.name, host.target, "links and images in your mail go through this name")
     return [link, *mail_records(host, mail or MailNames())]

@@ -14,24 +14,21 @@ from brandproxy.demo.server import DemoFailed
 
 
 class Recipient:
-    """Follows links as a browser would, but to loopback, and never a redirect."""
+    """Follows links as a browser would, each on a connection of its own, but to loopback, and no redirect."""
 
     def __init__(self, ca: Path) -> None:
         self._trusting = ssl.create_default_context(cafile=str(ca))
-        self._http = self._connect()
-
-    def _connect(self) -> httpx.Client:
-        return httpx.Client(verify=self._trusting, follow_redirects=False, trust_env=False, timeout=10)
 
     def get(self, url: str) -> httpx.Response:
         """GET with the link's own name in SNI and Host; the certificate must be valid for it."""
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        return self._http.get(
-            f"{parts.scheme}://127.0.0.1:{port}{parts.path}",
-            headers={"Host": parts.netloc, "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0"},
-            extensions={"sni_hostname": parts.hostname or ""},
-        )
+        with httpx.Client(verify=self._trusting, follow_redirects=False, trust_env=False, timeout=10) as http:
+            return http.get(
+                f"{parts.scheme}://127.0.0.1:{port}{parts.path}",
+                headers={"Host": parts.netloc, "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0"},
+                extensions={"sni_hostname": parts.hostname or ""},
+            )
 
     def wait_for(self, url: str, patience: float = 5.0) -> None:
         """Until every edge worker shows a certificate for the link's name. Raises DemoFailed.
@@ -48,8 +45,6 @@ class Recipient:
                 good = 0
                 if time.monotonic() > deadline:
                     raise DemoFailed(f"{url}: {error}") from error
-            self._http.close()
-            self._http = self._connect()
             time.sleep(0.1)
 
 
@@ -57,12 +52,12 @@ class Analyst:
     """Asks the control port's HTTP API."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=10
-        )
+        self._url, self._key = url, key
 
     def ask(self, path: str, **query: str) -> Any:
-        answer = self._http.get(path, params=query)
+        headers = {"Authorization": f"Bearer {self._key}"}
+        with httpx.Client(trust_env=False, timeout=10) as http:
+            answer = http.get(self._url + path, params=query, headers=headers)
         if answer.status_code != 200:
             raise DemoFailed(f"GET {path} answered {answer.status_code}: {answer.text[:200]}")
         return answer.json()

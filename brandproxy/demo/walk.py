@@ -200,9 +200,10 @@ def _analytics(console: Console, stage: Stage, links: list[Link]) -> None:
         raise DemoFailed(f"analytics hold other clicks than were made: {events}")
     _held(console, f"{len(events)} clicks in analytics, each once")
     summary = stage.analyst.ask("/v1/analytics/summary", tenant=SLUG, message=stage.references.message)
+    reasons = sorted({reason for event in events for reason in event["machine"]})
     console.print(
-        f"  clicks {summary['clicks']}, people {summary['unique_clicks']}, by machines {summary['machines']},"
-        f" median delay to click {summary['delay']['p50'] or 0:.1f} s"
+        f"  clicks {summary['clicks']}, recipients {summary['unique_clicks']}, by machines {summary['machines']}"
+        + (f": this demo is found out ({', '.join(reasons)})" if reasons else "")
     )
 
 

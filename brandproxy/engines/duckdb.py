@@ -187,9 +187,13 @@ class DuckEngine:
     async def close(self) -> None:
         await asyncio.gather(*self._stopping)
         async with self._changing:
-            await asyncio.get_running_loop().run_in_executor(self._writing, self._writer.close)
+            await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        """What runs ends first, even what nobody waits for any more: a connection cannot be closed at work."""
         self._writing.shutdown()
         self._reading.shutdown()
+        self._writer.close()
 
     async def _append(self, work: Callable[[], T]) -> T:
         """Run `work` in the writer's thread as one transaction."""

@@ -131,3 +131,33 @@ def test_what_was_acknowledged_survives_kill_9_and_counts_once(tmp_path: Path) -
     end, count = asyncio.run(look())
     assert end >= acknowledged
     assert count == end
+
+
+async def test_questions_changes_and_intake_never_meet_a_busy_connection(engine: DuckEngine) -> None:
+    rows = [row(event) for event in some_events(20_000)]
+
+    async def ask() -> None:
+        for _ in range(60):
+            await engine.query("SELECT count(*) FROM events")
+
+    async def change() -> None:
+        for _ in range(20):
+            await engine.settle()
+
+    async def take() -> None:
+        for part in range(0, len(rows), 500):
+            await engine.ingest("s", part, part + 500, rows[part : part + 500])
+
+    await asyncio.gather(take(), change(), *(ask() for _ in range(4)))
+    assert await engine.query("SELECT count(*) FROM events") == [(len(rows),)]
+
+
+async def test_closing_waits_for_what_is_at_work(tmp_path: Path) -> None:
+    engine = DuckEngine(tmp_path / "closing.duckdb", "64MB")
+    rows = [row(event) for event in some_events(5_000)]
+    taking = [
+        asyncio.create_task(engine.ingest("s", at, at + 1000, rows[at : at + 1000])) for at in range(0, 5000, 1000)
+    ]
+    await asyncio.sleep(0)
+    await engine.close()
+    assert await asyncio.gather(*taking) == [1000, 2000, 3000, 4000, 5000]
