@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 from brandproxy.core import charrefs, css, srcset
 from brandproxy.core.places import (
@@ -29,8 +29,7 @@ _start = itemgetter(0)
 _OPEN_REFERENCE = re.compile(r"&[A-Za-z][A-Za-z0-9]*+")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One URL. `start:end` is the span that holds it, to be replaced as a whole."""
 
     start: int

@@ -29,9 +29,9 @@ from brandproxy.core.collect import Attributes, Collector, Cover, Found
 from brandproxy.core.tokenizer import (
     CONDITION,
     HARD,
-    LINK,
     MARKS,
     NAME,
+    PLAIN,
     RAW,
     SKIP,
     SKIP_TEXT,
@@ -107,8 +107,8 @@ class _Scanner:
                 pos = self.declaration(pos, end)
             elif following == "/":
                 pos = self.end_tag(pos, end)
-            elif tree is None and (link := LINK.match(text, pos, end)):
-                pos = self.plain_link(link)
+            elif tree is None and (tag := PLAIN.match(text, pos, end)):
+                pos = self.plain(tag)
             else:
                 pos = self.start_tag(pos, end)
             if pos < 0:
@@ -174,14 +174,20 @@ class _Scanner:
             self.tree.end(name)
         return rest.end()
 
-    def plain_link(self, tag: re.Match[str]) -> int:
-        """What `element` does for a link without marks when there is no tree."""
-        out, pos = self.out, tag.end()
-        out.end_link("a", pos)
+    def plain(self, tag: re.Match[str]) -> int:
+        """What `element` and `end_tag` do for a link or an image without marks when there is no tree."""
+        out = self.out
+        if tag[1] is None:
+            out.add(*tag.span(3), charrefs.decode(tag[3]), "img src", "asset", self.link_cover)
+            return tag.end()
+        content, content_end = tag.span(2) if tag.lastindex == 2 else (tag.end(), -1)
+        out.end_link("a", content)
         self.link_cover = _UNMARKED
         if out.add(*tag.span(1), charrefs.decode(tag[1]), "a href", "link", _UNMARKED):
-            out.links["a"] = len(out.found) - 1, pos
-        return pos
+            out.links["a"] = len(out.found) - 1, content
+            if content_end >= 0:
+                out.end_link("a", content_end)
+        return tag.end()
 
     def start_tag(self, pos: int, end: int) -> int:
         head = NAME.match(self.text, pos, end)

@@ -77,10 +77,18 @@ STEP = _step(
     " encoding color face size"
 )
 STEPS = {"a": _step("href xlink:href background"), "img": _step("src srcset background")}  # the commonest by far
-# A link of which only its address matters (group: the address).
-LINK = re.compile(
-    rf"""<a(?=[ \t\n\f\r])(?:[\t\n\f\r /]++|(?!{_interest("href xlink:href background")}){_ATTRIBUTE}|(?!))*+"""
-    rf"""href="([^"]*+)"(?:[\t\n\f\r /]++|(?!{_interest("href xlink:href background")}){_ATTRIBUTE}|(?!))*+>"""
+
+
+def _plain(name: str, names: str, attribute: str) -> str:
+    """A start tag with one attribute of interest, in double quotes."""
+    rest = rf"(?:{_COMMON_ATTRIBUTE}|[\t\n\f\r /]++|(?!{_interest(names)}){_ATTRIBUTE}|(?!))*+"
+    return rf"""{name}(?=[\t\n\f\r ]){rest}{attribute}="([^"]*+)"{rest}>"""
+
+
+# The commonest tags of interest (groups: a link's address; its content and end, if it is text; an image's address).
+PLAIN = re.compile(
+    rf"<(?:{_plain('a', 'href xlink:href background', 'href')}(?:([^<]*+)</a>|)"
+    rf"|{_plain('img', 'src srcset background', 'src')})"
 )
 _COMMENT_END = re.compile(r"--!?>")
 CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)
