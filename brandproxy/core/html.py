@@ -28,6 +28,8 @@ from brandproxy.core import charrefs
 from brandproxy.core.collect import Attributes, Collector, Cover, Found
 from brandproxy.core.tokenizer import (
     CONDITION,
+    EMPTY,
+    END_TAG,
     HARD,
     MARKS,
     NAME,
@@ -37,7 +39,6 @@ from brandproxy.core.tokenizer import (
     SKIP_TEXT,
     STEP,
     STEPS,
-    TAG_REST,
     TREE_ATTRIBUTES,
     cdata_end,
     declaration_end,
@@ -155,14 +156,11 @@ class _Scanner:
             self.out.end_link("a", pos)
             self.link_cover = _UNMARKED
             return pos + 4
-        head = NAME.match(self.text, pos, end)
-        if head is None:  # </> or a bogus comment
-            close = self.text.find(">", pos + 2, end)
+        tag = END_TAG.match(self.text, pos, end)
+        if tag is None:  # no end, or </> or a bogus comment
+            close = -1 if NAME.match(self.text, pos, end) else self.text.find(">", pos + 2, end)
             return close + 1 if close >= 0 else -1
-        rest = TAG_REST.match(self.text, head.end(), end)
-        if rest is None:
-            return -1
-        name = head[1].lower()
+        name = tag[1].lower()
         self.out.end_link(name, pos)
         if name == "a":
             self.link_cover = _UNMARKED
@@ -172,7 +170,7 @@ class _Scanner:
             self.pixel_at = pos
         if self.tree is not None:
             self.tree.end(name)
-        return rest.end()
+        return tag.end()
 
     def plain(self, tag: re.Match[str]) -> int:
         """What `element` and `end_tag` do for a link or an image without marks when there is no tree."""
@@ -190,6 +188,9 @@ class _Scanner:
         return tag.end()
 
     def start_tag(self, pos: int, end: int) -> int:
+        tag = EMPTY.match(self.text, pos, end)
+        if tag is not None:
+            return self.element(tag[1], {}, tag.end(), end)
         head = NAME.match(self.text, pos, end)
         if head is None:
             return -1

@@ -69,14 +69,22 @@ SKIP = re.compile(rf"(?:[^<]++|{_COMMON_END}|{_START_TAG}|{_END_TAG}|{_BARE}|{_C
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
 NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
-# From inside a tag to its end.
-TAG_REST = re.compile(rf"(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>")
+END_TAG = re.compile(rf"</([A-Za-z][^\t\n\f\r />]*+)(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>")
+# A start tag that has nothing of interest, whatever its element: the common form.
+EMPTY = re.compile(
+    r"""<([a-z][a-z0-9]*+)(?: (?:style="[^"(&\\]*+"|(?:class|id|width|height|align|valign|border|bgcolor|cellpadding"""
+    r"""|cellspacing)="[^"]*+")|(?!))*+>"""
+)
 # From inside a tag to its next attribute of interest (groups: name, value in "", in '', unquoted) or its end.
 STEP = _step(
     "href src srcset xlink:href background poster action formaction method formmethod type rel http-equiv content"
     " encoding color face size"
 )
-STEPS = {"a": _step("href xlink:href background"), "img": _step("src srcset background")}  # the commonest by far
+STEPS = {  # for the commonest, only what matters there
+    "a": _step("href xlink:href background"),
+    "img": _step("src srcset background"),
+    "style": _step("background"),
+}
 
 
 def _plain(name: str, names: str, attribute: str) -> str:
