@@ -72,8 +72,8 @@ NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
 END_TAG = re.compile(rf"</([A-Za-z][^\t\n\f\r />]*+)(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>")
 # A start tag that has nothing of interest, whatever its element: the common form.
 EMPTY = re.compile(
-    r"""<([a-z][a-z0-9]*+)(?: (?:style="[^"(&\\]*+"|(?:class|id|width|height|align|valign|border|bgcolor|cellpadding"""
-    r"""|cellspacing)="[^"]*+")|(?!))*+>"""
+    r"""<([a-z][a-z0-9]*+)(?: (?:style="[^"(&\\]*+\""""
+    r"""|(?:class|id|width|height|align|valign|border|bgcolor|cellpadding|cellspacing)="[^"]*+")|(?!))*+>"""
 )
 # From inside a tag to its next attribute of interest (groups: name, value in "", in '', unquoted) or its end.
 STEP = _step(
@@ -93,7 +93,7 @@ def _plain(name: str, names: str, attribute: str) -> str:
     return rf"""{name}(?=[\t\n\f\r ]){rest}{attribute}="([^"]*+)"{rest}>"""
 
 
-# The commonest tags of interest (groups: a link's address; its content and end, if it is text; an image's address).
+# The commonest tags of interest (groups: a link's address; its content, if it is text; an image's address).
 PLAIN = re.compile(
     rf"<(?:{_plain('a', 'href xlink:href background', 'href')}(?:([^<]*+)</a>|)"
     rf"|{_plain('img', 'src srcset background', 'src')})"
