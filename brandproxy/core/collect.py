@@ -167,7 +167,16 @@ class Collector:
                 return  # "&quot//e.com" reads as a quote, "&quothttps:" would not
         self.add(base + start, base + stop, url, place, role, cover)
 
-    def add(self, start: int, end: int, url: str, place: str, role: str, cover: Cover) -> bool:
+    def add(
+        self,
+        start: int,
+        end: int,
+        url: str,
+        place: str,
+        role: str,
+        cover: Cover,
+        content: tuple[int, int] = (0, 0),
+    ) -> bool:
         url = trim(url)
         if not url or url[0] == "#" or url[:5].lower() == "data:":
             return False
@@ -176,7 +185,7 @@ class Collector:
             if self.text[at : at + 8].lower() == "+notrack":
                 self.markers.append((at, at + 8))
                 url, cover = url.partition("+")[0] + ":" + url.partition(":")[2], ("http+notrack", cover[1])
-        self.found.append((start, end, url, place, role, cover, (0, 0)))
+        self.found.append((start, end, url, place, role, cover, content))
         return True
 
     def set_base(self, attributes: Attributes) -> None:

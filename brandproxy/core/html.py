@@ -178,13 +178,13 @@ class _Scanner:
         if tag[1] is None:
             out.add(*tag.span(3), charrefs.decode(tag[3]), "img src", "asset", self.link_cover)
             return tag.end()
-        content, content_end = tag.span(2) if tag.lastindex == 2 else (tag.end(), -1)
-        out.end_link("a", content)
+        content = tag.span(2) if tag.lastindex == 2 else (0, 0)
+        begin = content[0] or tag.end()
+        out.end_link("a", begin)
         self.link_cover = _UNMARKED
-        if out.add(*tag.span(1), charrefs.decode(tag[1]), "a href", "link", _UNMARKED):
-            out.links["a"] = len(out.found) - 1, content
-            if content_end >= 0:
-                out.end_link("a", content_end)
+        added = out.add(*tag.span(1), charrefs.decode(tag[1]), "a href", "link", _UNMARKED, content)
+        if added and not content[0]:
+            out.links["a"] = len(out.found) - 1, begin
         return tag.end()
 
     def start_tag(self, pos: int, end: int) -> int:
@@ -207,7 +207,8 @@ class _Scanner:
     def element(self, name: str, attributes: Attributes, pos: int, end: int) -> int:
         """A start tag that ends at `pos`; where to go on: after its raw text, if that is what follows."""
         out = self.out
-        cover = out.marks(attributes) if not attributes.keys().isdisjoint(MARKS) else _UNMARKED
+        marked = attributes and not attributes.keys().isdisjoint(MARKS)
+        cover = out.marks(attributes) if marked else _UNMARKED
         ns = ""
         if self.tree is not None:
             if not self.enter(self.tree, name, attributes, pos):

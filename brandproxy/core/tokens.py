@@ -205,7 +205,8 @@ def _fields(payload: Payload) -> tuple[str, list[str]]:
             kind, fields = "o", [campaign, message, recipient, f"{sent_at:x}"]
         case Unsubscribe(url, page, campaign, message, recipient, sent_at):
             kind, fields = "u", [url, page, campaign, message, recipient, f"{sent_at:x}"]
-    if _UNFIT.search("".join(fields)) or sum(map(len, fields)) > _MAX_PAYLOAD // 4:
+    text = "".join(fields)
+    if (not text.isprintable() and _UNFIT.search(text)) or len(text) > _MAX_PAYLOAD // 4:
         _explain(fields)
     return kind, fields
 

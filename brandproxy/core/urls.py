@@ -35,12 +35,12 @@ def refusal(url: str) -> str | None:
     """
     if len(url) > MAX_URL_BYTES or (not url.isascii() and _utf8_length(url) > MAX_URL_BYTES):
         return "too long"
-    if _CONTROL.search(url):
+    if not url.isprintable() and _CONTROL.search(url):  # nothing printable is a control character
         return "control character"
     match = _URL.fullmatch(url)
     if match is None:
         return _why_no_match(url)
-    if "\\" in match["rest"].split("?", 1)[0].split("#", 1)[0]:
+    if "\\" in url and "\\" in match["rest"].split("?", 1)[0].split("#", 1)[0]:
         return "backslash"
     if match["port"] and int(match["port"]) > 65535:
         return "bad host"
