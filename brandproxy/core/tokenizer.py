@@ -1,8 +1,9 @@
 """The part of the WHATWG tokenizer (HTML §13.2.5) that decides what is a tag and what is an attribute.
 
 Invariant: every pattern runs in time linear in what it passes over, because each repeat is possessive and
-each choice is decided by its first character. A pattern that fails on a construct has reached the end of the
-text: nothing after it can be markup, so the caller stops there and nothing is scanned twice.
+each choice is decided by its first character, or is a common form before the general one, passed over at most
+twice. A general pattern that fails on a construct has reached the end of the text: nothing after it can be
+markup, so the caller stops there.
 
 Possessive groups end in `|(?!)`: before CPython 3.11.5 a last, failing round of such a group moved the
 position (python/cpython#106052); a choice that fails at once puts it back.
