@@ -38,6 +38,7 @@ import httpcore
 import httpx
 from httpcore._backends.auto import AutoBackend  # the public name hides the class that picks the event loop
 
+from brandproxy import __version__
 from brandproxy.config import Settings
 from brandproxy.core import addresses
 from brandproxy.core.urls import refusal as url_refusal
@@ -45,7 +46,7 @@ from brandproxy.errors import FetchFailed, FetchRefused, FetchTooLarge
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
-_AGENT = "brandproxy (+https://pypi.org/project/brandproxy/)"
+_AGENT = f"brandproxy/{__version__}"
 _RESOLVERS = 8
 _MOVED = (301, 302, 303, 307, 308)
 
