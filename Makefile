@@ -1,5 +1,6 @@
 # Every target needs only Debian, Python 3.11+ and make; .venv is made on the way.
-PYTHON ?= python3
+# Debian's own Python where there is one: any user may run it, as pipe(8) needs; PYTHON=... for another.
+PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -12,7 +13,7 @@ install: $(VENV)/server  ## make .venv; .venv/bin/brandproxy works after it
 
 # A bare Debian has Python without venv: as root or with sudo it is installed, otherwise said.
 $(VENV)/bin/python:
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || ./packages.sh python3-venv && $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); ./packages.sh python3-venv; $(PYTHON) -m venv $(VENV); }
 
 $(VENV)/server: $(VENV)/bin/python requirements-server.lock pyproject.toml
 	@echo "installing what brandproxy needs (once) ..."

@@ -8,6 +8,7 @@ import os
 import smtplib
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -261,3 +262,10 @@ async def start_sink(port: int = 0, **options: Any) -> AsyncIterator[Sink]:
 def send(port: int, sender: str, recipients: list[str], message: bytes) -> None:
     with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
         client.sendmail(sender, recipients, message, mail_options=["BODY=8BITMIME"])
+
+
+def need_python_for_all() -> None:
+    """Skips where the mail server's user may not run this Python (one in somebody's home folder)."""
+    call = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", ""]
+    if subprocess.run(call, capture_output=True).returncode:
+        pytest.skip(f"the mail server's user may not run {sys.executable}: make .venv with Debian's Python")

@@ -18,7 +18,7 @@ import pytest
 from brandproxy.filters import smtp
 from tests.conftest import free_port
 from tests.filters.conftest import HTML, LINK, installation, running
-from tests.filters.mta import send, start_sink, wait_for
+from tests.filters.mta import need_python_for_all, send, start_sink, wait_for
 
 CACHE = Path(tempfile.gettempdir()) / "brandproxy-packages"
 BRANDED = b"https://links.acme.example/c/"
@@ -177,6 +177,7 @@ match from local for any action "brandproxy"
 
 
 async def test_opensmtpd_through_the_proxy() -> None:
+    need_python_for_all()
     packages = unpacked("opensmtpd")
     port, back, proxy = free_port(), free_port(), free_port()
     settings = {"smtp": f"127.0.0.1:{proxy}", "next_hop": f"127.0.0.1:{back}"}

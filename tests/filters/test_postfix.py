@@ -27,7 +27,7 @@ from brandproxy.filters.pipeline import Arrival, Outcome, Pipeline
 from tests.conftest import free_port, need_program
 from tests.filters.conftest import HTML, installation, running
 from tests.filters.mails import mails, number, without_additions
-from tests.filters.mta import Postfix, Received, postfix, send, start_sink, wait_for
+from tests.filters.mta import Postfix, Received, need_python_for_all, postfix, send, start_sink, wait_for
 
 COUNT = int(os.environ.get("BRANDPROXY_MAILS", "40"))
 PIPE_COUNT = int(os.environ.get("BRANDPROXY_PIPE_MAILS", "6"))
@@ -131,6 +131,7 @@ def content_filter(port: int, back: int) -> dict[str, str]:
 @pytest.mark.timeout(120 + 10 * PIPE_COUNT)
 async def test_pipe(corpus: Path) -> None:
     """A process a mail: fewer mails here. The reports are written to files, named by the queue ids."""
+    need_python_for_all()
     count = min(COUNT, PIPE_COUNT)
     submitted = mails(corpus, 249 + count)
     submitted = {at: submitted[at] for at in list(submitted)[:: len(submitted) // count][:count]}
