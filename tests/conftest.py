@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,21 @@ def need_program(name: str, package: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+def npm_packages(folder: Path) -> Path:
+    """`node_modules` of the package in `folder`, from its lock file; nothing of the packages is run on the way."""
+    installed = folder / "node_modules"
+    if not (installed / ".package-lock.json").exists():  # npm writes it last
+        npm = need_program("npm", "npm")
+        call = [npm, "ci", "--silent", "--ignore-scripts", "--omit=optional", "--prefix", str(folder)]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            message = f"npm ci --prefix {folder} failed: {done.stderr[-1000:]}"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)
+    return installed
 
 
 @pytest.fixture(scope="session")

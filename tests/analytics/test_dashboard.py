@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +18,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from brandproxy.analytics.dashboard import pages, session, view
 from brandproxy.model import HostState
-from tests.conftest import free_port, need_program
+from tests.conftest import free_port, need_program, npm_packages
 
 from .conftest import Port, event, put, some_events
 
@@ -38,13 +36,7 @@ PAGES = (
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The accessibility checker's source, installed from its lock file when it is not there yet."""
-    script = UI / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.exists():
-        npm = need_program("npm", "npm")
-        done = subprocess.run([npm, "ci", "--silent", "--prefix", str(UI)], capture_output=True, timeout=120)
-        if done.returncode and not os.environ.get("CI"):
-            pytest.skip("axe-core cannot be installed here")
-    return script.read_text()
+    return (npm_packages(UI) / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.fixture
