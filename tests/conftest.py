@@ -6,9 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.parts import Knot
 
 CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
 
@@ -44,6 +49,17 @@ def npm_packages(folder: Path) -> Path:
                 pytest.fail(message)
             pytest.skip(message)
     return installed
+
+
+@pytest.fixture(scope="module")
+def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Knot]:
+    """A real DNS server; `mail.acme.test` is a zone of its own, as if delegated."""
+    from tests.parts import Knot
+
+    knot = Knot(tmp_path_factory.mktemp("dns") / "knot", ("test", "mail.acme.test"))
+    knot.start()
+    yield knot
+    knot.stop()
 
 
 @pytest.fixture(scope="session")

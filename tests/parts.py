@@ -16,7 +16,9 @@ from pathlib import Path
 import httpx
 import trustme
 
+from brandproxy.context import Context
 from brandproxy.dnsupdate import Updater
+from brandproxy.model import Host, HostState
 from brandproxy.resolver import Resolver
 from tests.conftest import free_port, need_program
 
@@ -86,6 +88,14 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
                 return
         time.sleep(0.02)
     raise AssertionError(f"nothing listens on {port}")
+
+
+async def until_state(context: Context, name: str, state: HostState, seconds: float = 30) -> Host:
+    """The host, as soon as it is in this state."""
+    async with asyncio.timeout(seconds):
+        while (host := await context.registry.host(name)).state is not state:
+            await asyncio.sleep(0.05)
+    return host
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -21,14 +21,6 @@ async def answers(token: str) -> bytes | None:
     return ANSWERS.get(token)
 
 
-@pytest.fixture(scope="module")
-def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Knot]:
-    knot = Knot(tmp_path_factory.mktemp("dns") / "knot")
-    knot.start()
-    yield knot
-    knot.stop()
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[ChallengeServer]:
     async with ChallengeServer(answers) as server:

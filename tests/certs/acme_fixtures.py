@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,6 @@ from brandproxy.model import Host, HostState
 from brandproxy.onboarding import watch
 from brandproxy.store import keys
 from tests.parts import KEY, ChallengeServer, Knot, Pebble
-
-
-@pytest.fixture(scope="module")
-def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Knot]:
-    knot = Knot(tmp_path_factory.mktemp("dns") / "knot", ("test", "mail.acme.test"))
-    knot.start()
-    yield knot
-    knot.stop()
 
 
 class World:
@@ -104,21 +96,3 @@ async def control(context: Context, watching: bool = True) -> AsyncIterator[None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def until_state(context: Context, name: str, state: HostState, seconds: float = 30) -> Host:
-    async with asyncio.timeout(seconds):
-        while True:
-            host = await context.registry.host(name)
-            if host.state is state:
-                return host
-            await asyncio.sleep(0.05)
-
-
-async def until_error(context: Context, name: str, code: str, seconds: float = 20) -> Progress:
-    async with asyncio.timeout(seconds):
-        while True:
-            known = await progresses.read(context.store, name)
-            if known.code == code:
-                return known
-            await asyncio.sleep(0.05)

@@ -8,9 +8,10 @@ from brandproxy.certs import Vault
 from brandproxy.model import HostState
 from brandproxy.store import keys
 from brandproxy.store.seal import open_seal
-from tests.certs.acme_fixtures import World, control, knot, until_state, world
+from tests.certs.acme_fixtures import World, control, world
+from tests.parts import until_state
 
-__all__ = ["knot", "world"]
+__all__ = ["world"]
 
 
 async def test_a_host_comes_alive_by_its_records_alone(world: World) -> None:

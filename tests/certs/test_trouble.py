@@ -21,9 +21,9 @@ from brandproxy.context import Context
 from brandproxy.core.renewal import DAY, HOUR
 from brandproxy.errors import Locked, StoreUnavailable
 from brandproxy.model import Host, HostState
-from tests.certs.acme_fixtures import World, knot, world
+from tests.certs.acme_fixtures import World, world
 
-__all__ = ["knot", "world"]
+__all__ = ["world"]
 
 HOST = "links.acme.test"
 

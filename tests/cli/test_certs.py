@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,6 @@ from brandproxy.cli import build
 from tests.parts import Knot, Pebble
 
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Knot]:
-    knot = Knot(tmp_path_factory.mktemp("dns") / "knot")
-    knot.start()
-    yield knot
-    knot.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +10,6 @@ import pytest
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from tests.parts import Knot
-
-
-@pytest.fixture(scope="module")
-def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Knot]:
-    knot = Knot(tmp_path_factory.mktemp("dns") / "knot")
-    knot.start()
-    yield knot
-    knot.stop()
 
 
 @pytest.fixture

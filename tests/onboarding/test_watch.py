@@ -11,10 +11,10 @@ import pytest
 
 from brandproxy.context import Context
 from brandproxy.core.records import Verdict
-from brandproxy.model import Host, HostState
+from brandproxy.model import HostState
 from brandproxy.onboarding import Watcher
 from brandproxy.store import keys
-from tests.parts import Knot
+from tests.parts import Knot, until_state
 
 
 @asynccontextmanager
@@ -29,15 +29,6 @@ async def watching(context: Context, nodes: int = 1) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(context: Context, name: str, state: HostState, seconds: float = 15) -> Host:
-    async with asyncio.timeout(seconds):
-        while True:
-            host = await context.registry.host(name)
-            if host.state is state:
-                return host
-            await asyncio.sleep(0.05)
-
-
 async def test_a_host_is_verified_when_its_cname_appears_and_broken_when_it_goes(
     context: Context, knot: Knot
 ) -> None:
@@ -46,16 +37,16 @@ async def test_a_host_is_verified_when_its_cname_appears_and_broken_when_it_goes
         await asyncio.sleep(0.5)
         assert (await context.registry.host(host.name)).state is HostState.PENDING
         await knot.put(host.name, "CNAME", f"{host.target}.")
-        await until(context, host.name, HostState.VERIFIED)
+        await until_state(context, host.name, HostState.VERIFIED)
         await context.registry.set_host_state(host.name, HostState.LIVE, "test")
         await knot.put(host.name, "CNAME")
-        broken = await until(context, host.name, HostState.BROKEN)
+        broken = await until_state(context, host.name, HostState.BROKEN)
         assert "no CNAME" in broken.reason
         async with asyncio.timeout(2):  # new mail no longer uses it
             while context.directory.base_url("acme") is not None:
                 await asyncio.sleep(0.02)
         await knot.put(host.name, "CNAME", f"{host.target}.")
-        await until(context, host.name, HostState.VERIFIED)
+        await until_state(context, host.name, HostState.VERIFIED)
         await knot.put(host.name, "CNAME")
     trail = [json.loads(entry.value) for entry in await context.store.list(keys.AUDIT)]
     moves = [(entry["before"], entry["after"]) for entry in trail if entry["what"] == "host.state"]
@@ -93,7 +84,7 @@ async def test_a_suspended_host_is_lifted_by_the_operator_only(context: Context,
         await asyncio.sleep(1)
         assert (await context.registry.host(host.name)).state is HostState.SUSPENDED
         await context.registry.set_host_state(host.name, HostState.PENDING, "resumed")
-        await until(context, host.name, HostState.VERIFIED)
+        await until_state(context, host.name, HostState.VERIFIED)
     await knot.put(host.name, "CNAME")
 
 
