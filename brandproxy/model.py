@@ -113,7 +113,9 @@ class Tenant:
 class Host:
     """A hostname a tenant CNAMEs to us. `target` is this host's own CNAME target, never reused.
 
-    `zone`: the zone above it that the customer delegated to our nameservers; empty: none.
+    `zone`: the zone above it that the customer delegated to our nameservers; empty: none. `before` is the state
+    before this one, `change` the id of the change's audit entry and notice: with it in the record, a change whose
+    node died before it could tell is told by the next.
     """
 
     name: str
@@ -124,6 +126,8 @@ class Host:
     since: int = 0  # when the state last changed, seconds
     created_at: int = 0
     zone: str = ""
+    before: str = ""
+    change: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -128,16 +128,24 @@ class _Server(uvicorn.Server):
 
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
     from brandproxy.analytics import upkeep
-    from brandproxy.analytics.webhooks import delivery
 
     return [
         context.directory.follow(context.store),
         lead(context.store, "certificates", lambda: certs.maintain(context)),
         lead(context.store, "onboarding", lambda: onboarding.watch(context)),
         lead(context.store, "analytics", lambda: upkeep.maintain(context, engine)),
-        lead(context.store, "webhooks", lambda: delivery.deliver(context, engine)),
+        lead(context.store, "webhooks", lambda: _webhooks(context, engine)),
         *([_collect(context, engine)] if embedded(context.settings) else []),
     ]
+
+
+async def _webhooks(context: Context, engine: Engine) -> None:
+    from brandproxy.analytics.webhooks.events import EventLane
+    from brandproxy.webhooks import delivery
+    from brandproxy.webhooks.changes import ChangeLane
+
+    with closing(ChangeLane(context)) as changes:
+        await delivery.deliver(context, (EventLane(engine), changes))
 
 
 def collector(settings: Settings) -> None:

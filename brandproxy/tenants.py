@@ -22,6 +22,7 @@ from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import Host, HostState, Policy, SigningKey, Tenant
 from brandproxy.store import Entry, Store, keys
 from brandproxy.store.seal import Seal, open_seal
+from brandproxy.webhooks import notices
 
 T = TypeVar("T")
 
@@ -141,12 +142,14 @@ class Registry:
         now = int(self._now())
         if zone:
             await self._claim_zone(zone := self._claimable(zone), name, tenant)
-        host = Host(name, tenant, await self._target(name), state, "added", now, now, zone)
-        if not await self.store.create(keys.host(name), self.codec.dump(host)):
-            owner = await self.host(name)
-            raise Conflict(f"host {name} belongs to tenant {owner.tenant!r} already")
-        await self.audit("host.add", name, tenant=tenant)
-        return host
+        if await self.store.get(keys.host(name)) is None:  # a target is for ever: none for a name that is taken
+            host = Host(name, tenant, await self._target(name), state, "added", now, now, zone, "", self._id())
+            if await self.store.create(keys.host(name), self.codec.dump(host)):
+                await self.audit("host.add", name, host.change, tenant=tenant)
+                await self.tell(host)
+                return host
+        owner = await self.host(name)
+        raise Conflict(f"host {name} belongs to tenant {owner.tenant!r} already")
 
     def _claimable(self, name: str) -> str:
         name = domains.claimable(name)
@@ -180,44 +183,58 @@ class Registry:
             host = self.codec.host(entry.value)
             reason = f"transferred from {host.tenant}"
             return replace(
-                host, tenant=tenant, target=target, state=HostState.PENDING, reason=reason, since=now, zone=""
-            )
+                host, tenant=tenant, target=target, state=HostState.PENDING, reason=reason, since=now, zone="",
+                before=host.state, change=self._id(),
+            )  # fmt: skip
 
+        await self.tell(before)
         host = await self._change(keys.host(before.name), give, f"host {name}")
-        await self.audit("host.transfer", host.name, tenant=tenant, before=before.tenant)
+        await self.audit("host.transfer", host.name, host.change, tenant=tenant, before=before.tenant)
+        await self.tell(host)
         return host
 
     async def host(self, name: str) -> Host:
+        return self.codec.host((await self._host_entry(name)).value)
+
+    async def _host_entry(self, name: str) -> Entry:
         entry = await self.store.get(keys.host(names.hostname(name)))
         if entry is None:
             raise NotFound(f"no host {name}", "See `brandproxy host list`, or add it: `host add`.")
-        return self.codec.host(entry.value)
+        return entry
 
     async def hosts(self) -> list[Host]:
         return [self.codec.host(entry.value) for entry in await self.store.list(keys.HOST)]
 
-    async def set_host_state(
-        self, name: str, state: HostState, reason: str, seen: HostState | None = None
-    ) -> Host:
+    async def set_host_state(self, name: str, state: HostState, reason: str, seen: Host | None = None) -> Host:
         """Move a host, with its reason. The same state again changes nothing.
 
-        `seen`: the state the decision was made on; raises Conflict when it is no longer the present one.
+        `seen`: the host the decision was made on; raises Conflict when it is another by now, in state or target:
+        what proved a name for one tenant proves nothing for the next.
         """
-        before = await self.host(name)
-        if before.state == state:
-            return before
-        now = int(self._now())
+        while True:
+            entry = await self._host_entry(name)
+            before = self.codec.host(entry.value)
+            if seen is not None and (before.state, before.target) != (seen.state, seen.target):
+                raise Conflict(f"host {before.name} became another or {before.state} meanwhile")
+            if before.state is state:
+                return before
+            await self.tell(before)
+            moved = replace(
+                before, state=state, reason=reason, since=int(self._now()), before=before.state, change=self._id()
+            )
+            if await self.store.replace(entry.key, self.codec.dump(moved), entry.version):
+                await self.tell(moved)
+                return moved
 
-        def move(entry: Entry) -> Host:
-            host = self.codec.host(entry.value)
-            if seen is not None and host.state is not seen:
-                raise Conflict(f"host {host.name} became {host.state} meanwhile")
-            return replace(host, state=state, reason=reason, since=now)
-
-        host = await self._change(keys.host(before.name), move, f"host {name}")
-        details = {"before": before.state, "after": state, "reason": reason}
-        await self.audit("host.state", host.name, tenant=host.tenant, **details)
-        return host
+    async def tell(self, host: Host) -> None:
+        """Put the host's last change in the audit trail and among the notices, unless it is there."""
+        if not host.change:
+            return
+        details = {"before": host.before, "after": host.state, "reason": host.reason}
+        await self.audit("host.state", host.name, host.change, tenant=host.tenant, **details)
+        data = {"host": host.name, "state": host.state, "before": host.before or None, "reason": host.reason}
+        notice = notices.Notice(f"host.{host.state}", host.tenant, host.since, data)
+        await notices.tell(self.store, host.change, notice)
 
     async def remove_host(self, name: str) -> None:
         """Remove a host and its certificate. Its CNAME target is never given out again."""
@@ -230,10 +247,14 @@ class Registry:
             await self.store.delete(keys.zone(host.zone))
         await self.audit("host.remove", host.name, tenant=host.tenant)
 
-    async def audit(self, what: str, subject: str, **details: object) -> None:
-        at_us = int(self._now() * 1e6)
+    def _id(self) -> str:
+        return uuid7(int(self._now() * 1000))
+
+    async def audit(self, what: str, subject: str, change: str = "", **details: object) -> None:
+        """An entry in the trail; one entry for a `change`, however often it is told."""
+        at_us = int(change[:12], 16) * 1000 if change else int(self._now() * 1e6)
         entry = {"at_us": at_us, "actor": self._actor, "what": what, "subject": subject, **details}
-        await self.store.put(keys.audit(uuid7(at_us // 1000)), json.dumps(entry).encode())
+        await self.store.create(keys.audit(change or self._id()), json.dumps(entry).encode())
 
     async def _change(self, key: str, change: Callable[[Entry], T], what: str) -> T:
         while True:

@@ -11,6 +11,7 @@
 - `copies`     store to `<certs>/<host>/fullchain.pem, privkey.pem`; run by every edge
 - `devca`      a local test CA for `certs.ca = "dev"`
 - `metrics`    alarm figures
+- `alarms`     what webhooks are told of certificates
 """
 
 from brandproxy.certs.copies import first_copy, mirror

@@ -18,7 +18,7 @@ async def bring(context: Context, host: str, chain: str, key: bytes) -> Certific
     await Vault(context.store, open_seal(context.settings)).put(found)
     await context.registry.audit("cert.import", record.name, tenant=record.tenant, serial=found.serial)
     if record.state is HostState.VERIFIED:
-        await context.registry.set_host_state(record.name, HostState.LIVE, "certificate imported")
+        await context.registry.set_host_state(record.name, HostState.LIVE, "certificate imported", seen=record)
     return found
 
 

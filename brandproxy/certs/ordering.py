@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from brandproxy.acme import Account, AcmeAway, AcmeRefused, Challenge, Order, ari_of, key_pem, new_key
-from brandproxy.certs import progress
+from brandproxy.certs import alarms, progress
 from brandproxy.certs.accounts import Accounts
 from brandproxy.certs.budget import Budget, OverBudget
 from brandproxy.certs.preflight import DnsUnknown, NotReady, Preflight
@@ -84,6 +84,8 @@ class Orders:
             if fresh is not None:
                 await self.vault.put(fresh)
                 after = Progress()
+            else:
+                await alarms.failing(self._store, host, present, after, self._now())
             await progress.write(self._store, host.name, after)
             return fresh
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from brandproxy.acme import AcmeAway, AcmeRefused, RenewalInfo
-from brandproxy.certs import metrics, progress
+from brandproxy.certs import alarms, metrics, progress
 from brandproxy.certs.devca import DevCA
 from brandproxy.certs.metrics import ORDERS
 from brandproxy.certs.ordering import Orders
@@ -70,9 +70,13 @@ class Upkeep:
     async def _publish(self) -> None:
         """Figures; and answers to challenges that nobody took back, because their node died, go after an hour."""
         seen: dict[str, float] = {}
+        told: dict[str, str] = {}
         while True:
             metrics.publish(self.planner.facts, self.planner.progress, self._now())
             try:
+                await alarms.expiring(
+                    self._context.store, self._context.directory, dict(self.planner.facts), told, self._now()
+                )
                 found = [entry.key for entry in await self._context.store.list(keys.CHALLENGE)]
                 seen = {key: seen.get(key, time.monotonic()) for key in found}
                 for key in [key for key, since in seen.items() if since < time.monotonic() - 3600]:
@@ -120,7 +124,7 @@ class Upkeep:
             await self._live(host)
 
     async def _live(self, host: Host) -> None:
-        await self._registry.set_host_state(host.name, HostState.LIVE, "its certificate is there", seen=host.state)
+        await self._registry.set_host_state(host.name, HostState.LIVE, "its certificate is there", seen=host)
 
     async def _choose(self, host: Host) -> None:
         """Choose the instant of renewal, once for a certificate, and again when the CA moves its window.
@@ -141,6 +145,7 @@ class Upkeep:
                 known = replace(known, serial=present.serial, renew_at=at, from_ca=window is not None)
             asked = info.ask_at if info else self._now() + _NO_ARI if present.ca.startswith("https://") else _NEVER
             known = replace(known, ask_at=asked)
+            await alarms.issued(self._context.store, host, present)
             await progress.write(self._context.store, host.name, known)
             self.planner.progress[host.name] = known
 

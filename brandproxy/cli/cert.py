@@ -156,7 +156,7 @@ async def _obtain(context: Context, name: str, renew: bool) -> Certificate:
                 raise BadInput((await progress.read(context.store, host.name)).error, "See `brandproxy dns HOST`.")
             fresh = obtained
         if host.state is HostState.VERIFIED:
-            await context.registry.set_host_state(host.name, HostState.LIVE, "its certificate is there")
+            await context.registry.set_host_state(host.name, HostState.LIVE, "its certificate is there", seen=host)
         return fresh
     finally:
         orders.accounts.close()

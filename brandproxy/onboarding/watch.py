@@ -135,7 +135,7 @@ class Watcher:
         if report.watch.verdict is not Verdict.PROVEN:
             reason = report.fatal[0].sentence if report.fatal else "the records are gone"
         CHANGES.labels(after).inc()
-        return await self._registry.set_host_state(host.name, after, reason, seen=host.state)
+        return await self._registry.set_host_state(host.name, after, reason, seen=host)
 
     async def _certified(self, host: Host) -> bool:
         return await self._context.store.get(keys.cert(host.name)) is not None

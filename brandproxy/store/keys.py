@@ -6,7 +6,8 @@ access/<id>          API key (hash, scope)     cert/<name>         certificate c
 challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
 watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
 mailing/<slug>/<…>   a campaign's HTML, for the click map
-webhook/<id>         Webhook                   webhook-place/<id>, webhook-dead/<id>/<batch>
+webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webhook-dead/<id>/<batch>
+notice/<id>          a change of a host or certificate, for webhooks
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
 """
@@ -21,6 +22,7 @@ ACME = "acme/"
 WATCH = "watch/"
 ZONE = "zone/"
 WEBHOOK = "webhook/"
+NOTICE = "notice/"
 BLOCK = "block/"
 AUDIT = "audit/"
 PURGE = "purge/"
@@ -70,12 +72,17 @@ def webhook(webhook_id: str) -> str:
     return WEBHOOK + webhook_id
 
 
-def webhook_place(webhook_id: str) -> str:
-    return f"webhook-place/{webhook_id}"
+def webhook_place(webhook_id: str, lane: str) -> str:
+    """The lane of events was the only one once: its key is the bare one."""
+    return f"webhook-place/{webhook_id}" + (f"/{lane}" if lane != "events" else "")
 
 
 def webhook_dead(webhook_id: str, batch_id: str) -> str:
     return f"webhook-dead/{webhook_id}/{batch_id}"
+
+
+def notice(notice_id: str) -> str:
+    return NOTICE + notice_id
 
 
 def block(block_id: str) -> str:

@@ -26,13 +26,13 @@ from brandproxy.access import create_key
 from brandproxy.admin import api as admin
 from brandproxy.analytics import api as analytics
 from brandproxy.analytics.webhooks import api as webhooks
-from brandproxy.analytics.webhooks.book import Book
 from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.engines import open_engine
 from brandproxy.filters import http as rewriting
 from brandproxy.roles import build_control
 from brandproxy.web import Budget, openapi
+from brandproxy.webhooks.book import Book
 from tests.conftest import free_port
 
 from .conftest import put, some_events

@@ -3,58 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import uvicorn
 from openapi_spec_validator import validate
 from standardwebhooks import Webhook as Verifier
-from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from brandproxy.analytics import upkeep
-from brandproxy.analytics.webhooks import api, delivery
-from brandproxy.analytics.webhooks.book import Book
+from brandproxy.analytics.webhooks import api
+from brandproxy.analytics.webhooks import events as lane
+from brandproxy.analytics.webhooks.events import EventLane
 from brandproxy.fetch import open_fetcher
 from brandproxy.web import openapi
-from tests.conftest import free_port
+from brandproxy.webhooks import delivery
+from brandproxy.webhooks.book import Book
+from tests.receiver import Receiver, receiver
 
 from .conftest import Port, event, put
 
-
-@dataclass
-class Receiver:
-    """Somebody's server. `answers` are given in turn, then 204."""
-
-    url: str = ""
-    answers: list[Response] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def endpoint(self, request: Request) -> Response:
-        self.got.append((dict(request.headers), await request.body()))
-        return self.answers.pop(0) if self.answers else Response(status_code=204)
-
-    def ids(self, number: int) -> list[str]:
-        return [e["id"] for e in json.loads(self.got[number][1])["data"]["events"]]
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    found, number = Receiver(), free_port()
-    app = Starlette(routes=[Route("/hook", found.endpoint, methods=["POST"])])
-    server = uvicorn.Server(uvicorn.Config(app, port=number, log_level="error"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.02)
-    found.url = f"http://127.0.0.1:{number}/hook"
-    yield found
-    server.should_exit = True
-    await task
+__all__ = ["receiver"]
 
 
 @dataclass
@@ -74,14 +44,14 @@ class Desk:
 
 @pytest.fixture
 async def desk(port: Port, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    monkeypatch.setattr(delivery, "SETTLED_US", 0)
+    monkeypatch.setattr(lane, "SETTLED_US", 0)
     monkeypatch.setattr(delivery, "DELAYS", (0.0, 0.0, 0.0))
     outbound = port.context.settings.outbound.model_copy(update={"allow": "127.0.0.1"})
     settings = port.context.settings.model_copy(update={"outbound": outbound})
     port.app.router.routes.extend(api.routes(port.context))
     async with open_fetcher(settings) as fetcher:
         book = Book(port.context)
-        yield Desk(port, book, delivery.Delivery(book, port.engine, fetcher))
+        yield Desk(port, book, delivery.Delivery(book, [EventLane(port.engine)], fetcher))
 
 
 def test_the_paths_are_valid_openapi() -> None:
@@ -150,7 +120,7 @@ async def test_what_was_given_up_is_kept_and_can_be_sent_again(desk: Desk, recei
 async def test_more_events_than_a_batch_holds_all_arrive(
     desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "MOST", 7)
+    monkeypatch.setattr(lane, "MOST", 7)
     await desk.book.add("acme", receiver.url, ("click",), machines=True)
     ids = await desk.happen(*(event() for _ in range(30)))
     await desk.work.turn()
@@ -183,9 +153,9 @@ async def test_a_receiver_in_our_own_network_is_refused(port: Port, receiver: Re
     async with open_fetcher(port.context.settings) as fetcher:
         book = Book(port.context)
         hook, _ = await book.add("acme", receiver.url, ("click",), machines=True)
-        desk = Desk(port, book, delivery.Delivery(book, port.engine, fetcher))
+        desk = Desk(port, book, delivery.Delivery(book, [EventLane(port.engine)], fetcher))
         await desk.happen(event())
-        await asyncio.sleep(delivery.SETTLED_US / 1e6)
+        await asyncio.sleep(lane.SETTLED_US / 1e6)
         await desk.work.turn()
         assert receiver.got == []
         batch = (await book.whereabouts(hook)).batch
@@ -202,7 +172,7 @@ async def test_a_slow_down_is_obeyed(desk: Desk, receiver: Receiver) -> None:
     assert len(receiver.got) == 1
     place = await desk.book.whereabouts(hook)
     assert place.batch is not None
-    await desk.book.place(hook.id, replace(place, batch=replace(place.batch, next_at=0.0)))
+    await desk.book.place(hook.id, "events", replace(place, batch=replace(place.batch, next_at=0.0)))
     await desk.work.turn()
     assert len(receiver.got) == 2
 

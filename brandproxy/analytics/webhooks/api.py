@@ -14,22 +14,24 @@ from starlette.routing import BaseRoute, Route
 
 from brandproxy.access import Principal
 from brandproxy.analytics.queries import iso
-from brandproxy.analytics.webhooks.book import KINDS, Batch, Book, Webhook
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.web import principal, problems, require_tenant
+from brandproxy.webhooks.book import EVENTS, GROUPS, KINDS, Batch, Book, Webhook
 
 _MAX_BODY = 16384
 
-_KIND = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
+_ALL = (*KINDS, *GROUPS)
+_KIND = Annotated[str, Field(pattern=f"^({'|'.join(_ALL)})$".replace(".", "[.]"))]
 
 
 @dataclass(frozen=True, slots=True)
 class NewWebhook:
-    """`tenant` empty: the key's own, or with an operator's key all tenants."""
+    """`tenant` empty: the key's own, or with an operator's key all tenants. `kinds` may name a group: host,
+    certificate."""
 
     url: Annotated[str, Field(min_length=8, max_length=2048)]
-    kinds: Annotated[tuple[_KIND, ...], Field(min_length=1, max_length=3)] = KINDS
+    kinds: Annotated[tuple[_KIND, ...], Field(min_length=1, max_length=len(_ALL))] = EVENTS
     machines: bool = False
     tenant: str = ""
 
@@ -122,8 +124,8 @@ def shown(hook: Webhook) -> dict[str, Any]:
 
 def buried(batch: Batch) -> dict[str, Any]:
     return {
-        "id": batch.id, "from": iso(batch.after[0]), "until": iso(batch.upto[0]), "error": batch.error,
-        "waiting": bool(batch.next_at),
+        "id": batch.id, "lane": batch.lane, "from": iso(batch.after[0]), "until": iso(batch.upto[0]),
+        "error": batch.error, "waiting": bool(batch.next_at),
     }  # fmt: skip
 
 
@@ -132,7 +134,14 @@ _HOOK = {
     "id": _TEXT, "tenant": _MAYBE, "url": _TEXT, "kinds": {"type": "array", "items": _TEXT},
     "machines": {"type": "boolean"}, "created_at": {"type": "integer"}, "disabled": _MAYBE,
 }  # fmt: skip
-_BATCH = {"id": _TEXT, "from": _TEXT, "until": _TEXT, "error": _TEXT, "waiting": {"type": "boolean"}}
+_BATCH = {
+    "id": _TEXT,
+    "lane": _TEXT,
+    "from": _TEXT,
+    "until": _TEXT,
+    "error": _TEXT,
+    "waiting": {"type": "boolean"},
+}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the store keeps of webhooks. Invariant: a secret is sealed and shown once, when it is made.
 
-webhook/<id>          Webhook            webhook-place/<id>        Place
+webhook/<id>          Webhook            webhook-place/<id>[/<lane>]  Place
 webhook-dead/<id>/…   Batch given up on
 """
 
@@ -18,9 +18,13 @@ from brandproxy.core import urls
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.store import Entry, keys
+from brandproxy.webhooks import notices
 
-KINDS = ("click", "open", "unsubscribe")
-START = (0, "")
+EVENTS = ("click", "open", "unsubscribe")
+KINDS = (*EVENTS, *notices.KINDS)
+GROUPS = {"host": notices.HOSTS, "certificate": notices.CERTIFICATES}  # short for all of these
+
+Mark = tuple[int, str]  # a place in a lane's order
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +43,22 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events behind `after` up to and with `upto`, both (seen_us, event id). `id` is the webhook-id header."""
+    """What lies behind `after` up to and with `upto` in its lane. `id` is the webhook-id header."""
 
     id: str
-    after: tuple[int, str]
-    upto: tuple[int, str]
+    after: Mark
+    upto: Mark
     attempts: int = 0
     next_at: float = 0.0  # seconds
     error: str = ""
+    lane: str = "events"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Everything up to `after` is delivered or given up; `batch` is being tried."""
 
-    after: tuple[int, str]
+    after: Mark
     batch: Batch | None = None
 
 
@@ -63,18 +68,21 @@ class Book:
         self._seal = context.registry.codec.seal
 
     async def add(self, tenant: str, url: str, kinds: tuple[str, ...], machines: bool) -> tuple[Webhook, str]:
-        """A new webhook and its secret. It gets events from now on. Raises BadInput."""
+        """A new webhook and its secret. It gets what happens from now on. Raises BadInput."""
         reason = urls.refusal(url)
         if reason is not None:
             raise BadInput(f"the URL cannot be used: {reason}")
-        if not kinds or set(kinds) - set(KINDS):
-            raise BadInput("kinds are none or unknown", f"Choose some of {', '.join(KINDS)}.")
+        wanted = {one for kind in kinds for one in GROUPS.get(kind, (kind,))}
+        if not kinds or wanted - set(KINDS):
+            raise BadInput("kinds are none or unknown", f"Choose some of {', '.join((*KINDS, *GROUPS))}.")
+        kinds = tuple(kind for kind in KINDS if kind in wanted)
         now = time.time()
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         sealed = self._seal.seal(secret.encode()).decode()
         hook = Webhook(secrets.token_hex(8), tenant, url, kinds, machines, sealed, int(now))
-        await self.place(hook.id, Place((int(now * 1e6), "")))
-        await self._put(keys.webhook(hook.id), hook)
+        await self.place(hook.id, "events", Place((int(now * 1e6), "")))
+        version = await self._put(keys.webhook(hook.id), hook)
+        await self.place(hook.id, "changes", Place((version, "")))
         return hook, secret
 
     async def all(self) -> list[Webhook]:
@@ -89,7 +97,8 @@ class Book:
     async def remove(self, hook_id: str) -> None:
         hook = await self.get(hook_id)
         await self._store.delete(keys.webhook(hook.id))
-        await self._store.delete(keys.webhook_place(hook.id))
+        for lane in ("events", "changes"):
+            await self._store.delete(keys.webhook_place(hook.id, lane))
         for batch in await self.dead(hook.id):
             await self.bury(hook.id, batch, False)
 
@@ -102,15 +111,15 @@ class Book:
     def secret(self, hook: Webhook) -> str:
         return self._seal.open(hook.secret.encode()).decode()
 
-    async def whereabouts(self, hook: Webhook) -> Place:
-        entry = await self._store.get(keys.webhook_place(hook.id))
-        if entry is None:
+    async def whereabouts(self, hook: Webhook, lane: str = "events") -> Place:
+        entry = await self._store.get(keys.webhook_place(hook.id, lane))
+        if entry is None:  # the store's versions are microseconds, too
             return Place((hook.created_at * 1_000_000, ""))
         found = json.loads(entry.value)
         return Place(tuple(found["after"]), found["batch"] and _batch(found["batch"]))
 
-    async def place(self, hook_id: str, place: Place) -> None:
-        await self._put(keys.webhook_place(hook_id), place)
+    async def place(self, hook_id: str, lane: str, place: Place) -> None:
+        await self._put(keys.webhook_place(hook_id, lane), place)
 
     async def dead(self, hook_id: str) -> list[Batch]:
         """Batches given up on, oldest first. `next_at` above 0: asked to be sent again."""
@@ -132,11 +141,11 @@ class Book:
         await self.enable(hook)
         return len(batches)
 
-    async def _put(self, key: str, value: Any) -> None:
-        await self._store.put(key, json.dumps(asdict(value)).encode())
+    async def _put(self, key: str, value: Any) -> int:
+        return await self._store.put(key, json.dumps(asdict(value)).encode())
 
 
-def new_batch(after: tuple[int, str], upto: tuple[int, str]) -> Batch:
+def new_batch(after: Mark, upto: Mark) -> Batch:
     return Batch(f"msg_{uuid7(int(time.time() * 1000))}", after, upto)
 
 
