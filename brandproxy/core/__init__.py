@@ -15,6 +15,7 @@
 - `delivery`  how a stored object is answered: conditions, ranges, headers
 - `objects`   names, life times and forms of stored objects
 - `snapshot`  copies of mailed images: which, and under which name
+- `sheets`    style sheets served as assets: what they name, from their new address
 - `media`     which media types are shown, which are only downloaded
 - `addresses` which addresses outbound HTTP may reach
 - `events`    an event to a spool record and back

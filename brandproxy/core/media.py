@@ -39,7 +39,8 @@ CSP = b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src d
 
 
 def by_name(path: str) -> str:
-    """The media type a path's extension names, or an empty string."""
+    """The media type a path's extension names, or an empty string; a query does not count."""
+    path = path.partition("?")[0]
     return _BY_EXTENSION.get(path.rpartition(".")[2].lower(), "") if "." in path else ""
 
 
@@ -48,13 +49,17 @@ def compressible(path: str) -> bool:
     return by_name(path) in _COMPRESSIBLE
 
 
+def essence(declared: str, path: str) -> str:
+    """The media type that storage declared, or the one the object's name says when storage does not know."""
+    said = declared.partition(";")[0].strip().lower()
+    return by_name(path) if said in _UNKNOWN or not _ESSENCE.fullmatch(said) else said
+
+
 def type_headers(declared: str, path: str) -> list[tuple[bytes, bytes]]:
     """Content-Type and what keeps it harmless, from the type storage declared and the object's path."""
-    essence = declared.partition(";")[0].strip().lower()
-    if essence in _UNKNOWN or not _ESSENCE.fullmatch(essence):
-        essence = by_name(path)
-    inline = essence in INLINE
-    shown = essence if inline or essence in _DOWNLOAD else "application/octet-stream"
+    kind = essence(declared, path)
+    inline = kind in INLINE
+    shown = kind if inline or kind in _DOWNLOAD else "application/octet-stream"
     charset = _CHARSET.search(declared) if shown in _COMPRESSIBLE else None
     headers = [
         (b"content-type", (f"{shown}; charset={charset[1]}" if charset else shown).encode("ascii")),

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 
 from brandproxy.core import policy
+from brandproxy.core.media import by_name
 from brandproxy.core.rewrite import rewrite
 from brandproxy.errors import BadInput
 from brandproxy.model import References, Tenant
@@ -31,13 +32,17 @@ _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}$")
 def wanted(message: bytes, tenant: Tenant) -> tuple[Item, ...]:
     """The objects of the tenant's origins that a message shows, each once, in the message's order.
 
-    Those that are copies already are left out.
+    Left out: those that are copies already, and style sheets, which name files beside them.
     """
     report = rewrite(message, tenant, References(), _NOWHERE, 0).report
     shown = [link.url for link in report.links if link.new.startswith(f"{_NOWHERE}/a/")]
     found = [policy.asset(tenant.policy, tenant.origins, url) for url in shown]
     items = [item[:2] for item in found if not isinstance(item, str)]
-    return tuple(dict.fromkeys(item for item in items if not item[1].startswith(f"{FOLDER}/")))
+    return tuple(dict.fromkeys(item for item in items if not _stays(item[1])))
+
+
+def _stays(path: str) -> bool:
+    return path.startswith(f"{FOLDER}/") or by_name(path) == "text/css"
 
 
 def name(path: str, data: bytes) -> str:

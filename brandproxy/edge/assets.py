@@ -17,8 +17,8 @@ from typing import Any
 from prometheus_client import Counter
 
 from brandproxy.config import Settings
-from brandproxy.core import objects, tokens
-from brandproxy.core.delivery import Plan, plan
+from brandproxy.core import objects, sheets, tokens
+from brandproxy.core.delivery import Meta, Plan, plan
 from brandproxy.core.media import compressible
 from brandproxy.directory import Site
 from brandproxy.fetch import Fetcher
@@ -29,7 +29,7 @@ from brandproxy.storage.bodies import Body, Key
 from brandproxy.storage.cache import Cache
 from brandproxy.storage.disk import Disk
 from brandproxy.storage.origins import Origins
-from brandproxy.storage.variants import Variants
+from brandproxy.storage.variants import Variants, derived
 from brandproxy.store import Change, Store
 from brandproxy.store.seal import open_seal
 
@@ -122,6 +122,8 @@ class Assets:
         if body is None or body.data is None or len(body.data) > _PIECE:
             return None
         if body.head is None:
+            if sheets.is_sheet(body.described.meta.content_type, asset.path):
+                return None
             whole = plan("GET", {}, body.described)
             lines = [b"%b: %b\r\n" % header for header in whole.headers]
             body.head = b"".join([b"HTTP/1.1 200 OK\r\n", *lines])
@@ -132,16 +134,30 @@ class Assets:
     async def _body(self, site: Site, asset: tokens.Asset, request: dict[bytes, bytes]) -> Body:
         origin = _origin(site, asset.origin)
         coding = ""
-        if compressible(asset.path):
+        if compressible(asset.path) and not sheets.is_sheet("", asset.path):
             coding = objects.coding(request.get(b"accept-encoding", b"").decode("latin-1"))
         key = Key(site.tenant.slug, origin.name, asset.path, origin.url, asset.variant, coding)
-        body = self.cache.peek(key)
-        if body is not None:
-            _HOW["memory"].inc()
-            return body
-        body, how = await self._get(origin, key)
+        body, how = self.cache.peek(key), "memory"
+        if body is None:
+            body, how = await self._get(origin, key)
+        if sheets.is_sheet(body.described.meta.content_type, asset.path):
+            body, how = await self._sheet(site, asset, key, body)
         _HOW[how].inc()
         return body
+
+    async def _sheet(self, site: Site, asset: tokens.Asset, key: Key, original: Body) -> tuple[Body, str]:
+        """A style sheet whose URLs hold at the sheet's new address."""
+
+        async def get() -> Body:
+            return original
+
+        async def make(data: bytes, meta: Meta) -> tuple[bytes, Meta] | None:
+            made = await asyncio.to_thread(sheets.resolved, data, meta.encoding, site.tenant, site.ring, asset)
+            return None if made is None else (made, replace(meta, encoding=""))
+
+        form = sheets.form(site.tenant)
+        load = derived(get, form, sheets.MAX_SHEET, make)
+        return await self.cache.get(replace(key, variant=form), load)
 
     async def _get(self, origin: Origin, key: Key) -> tuple[Body, str]:
         if not key.variant:

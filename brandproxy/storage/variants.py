@@ -1,4 +1,4 @@
-"""Smaller forms of images, as tokens name them (`core.objects.variant`).
+"""Other forms of objects: smaller images, as tokens name them (`core.objects.variant`).
 
 A variant is an object of the cache like any other: made once, kept on disk, purged with its original. What cannot
 be made smaller is served as it is: a variant never loses an image.
@@ -28,6 +28,33 @@ _SECONDS = 30.0
 _PROGRAM = Path(__file__).with_name("convert.py")
 
 
+Make = Callable[[bytes, Meta], Awaitable[tuple[bytes, Meta] | None]]
+
+
+def derived(original: Callable[[], Awaitable[Body]], form: str, limit: int, make: Make) -> Load:
+    """How the cache gets another form of an object: what `make` makes of it, or the object as it is when that is
+    None or the object is larger than `limit`. It is made anew when the object's tag or `form` changes."""
+
+    @asynccontextmanager
+    async def load(want: Want) -> AsyncIterator[Found | None]:
+        body = await original()
+        meta = body.described.meta
+        etag = _etag(meta, form)
+        if etag == want.etag:
+            yield None
+            return
+        if meta.size > limit:
+            yield Found(meta, body.read(0, meta.size))
+            return
+        data = b"".join([chunk async for chunk in body.read(0, meta.size)])
+        made = await make(data, meta)
+        if made is not None:
+            data, meta = made
+        yield Found(replace(meta, size=len(data), etag=etag), _once(data))
+
+    return load
+
+
 class Variants:
     """At most `processes` images are converted at a time; others wait."""
 
@@ -37,25 +64,11 @@ class Variants:
     def load(self, original: Callable[[], Awaitable[Body]], text: str) -> Load:
         """How the cache gets the variant `text` of the object that `original` gets."""
 
-        @asynccontextmanager
-        async def load(want: Want) -> AsyncIterator[Found | None]:
-            body = await original()
-            meta = body.described.meta
-            etag = _etag(meta, text)
-            if etag == want.etag:
-                yield None
-                return
-            if meta.size > MAX_ORIGINAL:
-                yield Found(meta, body.read(0, meta.size))
-                return
-            data = b"".join([chunk async for chunk in body.read(0, meta.size)])
+        async def make(data: bytes, meta: Meta) -> tuple[bytes, Meta] | None:
             made = await self._convert(data, text)
-            if made is not None:
-                data, kind = made
-                meta = replace(meta, content_type=kind)
-            yield Found(replace(meta, size=len(data), etag=etag), _once(data))
+            return None if made is None else (made[0], replace(meta, content_type=made[1]))
 
-        return load
+        return derived(original, text, MAX_ORIGINAL, make)
 
     async def _convert(self, data: bytes, text: str) -> tuple[bytes, str] | None:
         """(image, media type), or None when it stays as it is."""

@@ -138,3 +138,20 @@ async def test_what_was_answered_how_is_counted(client: Client) -> None:
 
 async def test_only_get_and_head_are_answered(client: Client) -> None:
     assert (await client.ask("logo.png", "POST")).status_code == 405
+
+
+async def test_a_style_sheet_is_sent_with_addresses_that_hold_and_a_tag_of_its_own(
+    client: Client, storage: Path
+) -> None:
+    origin = Origin("media", storage.as_uri() + "/", ("https://media.acme.test/",))
+    client.site = site(origin)
+    (storage / "mail.css").write_text("p{background:url(logo.png)}")
+    answer = await client.ask("mail.css", accept_encoding="br, gzip")
+    token = client.site.ring.mint(tokens.Asset("media", "logo.png"))
+    assert answer.text == f"p{{background:url(../{token}/logo.png)}}"
+    assert answer.headers["content-type"] == "text/css"
+    assert (await client.ask("mail.css", if_none_match=answer.headers["etag"])).status_code == 304
+    assert (await client.ask("mail.css", range="bytes=0-1")).text == "p{"
+    assert client.assets.at_once(client.site, tokens.Asset("media", "mail.css")) is None
+    client.site = site(origin, Origin("more", "https://more.test/", ("https://more.test/",)))
+    assert (await client.ask("mail.css")).headers["etag"] != answer.headers["etag"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,39 @@ async def test_forty_images_render_and_the_second_load_fetches_none(edge: Runnin
     assert first[0] == second[0] == widths
     assert all(size > 300 for size in first[1])
     assert second[1] == [0] * COUNT  # Resource Timing: nothing came over the network
+
+
+SHEET = """/* ü */ @import "more/two.css"; p { width: 50px; height: 50px; background: url(18.png) }
+@font-face { font-family: x; src: url("/gone.woff2") }"""
+CSS_MAIL = """Content-Type: text/html\r\n\r\n<html><head><link rel=stylesheet href="https://media.acme.example/one.css">
+</head><body><p></p><div></div></body></html>\r\n"""
+
+
+async def test_a_style_sheet_finds_the_files_it_names_relatively(edge: RunningEdge, tmp_path: Path) -> None:
+    chromium = need_program("chromium", "chromium")
+    images = tmp_path / "images"
+    (images / "more").mkdir()
+    (images / "one.css").write_text(SHEET)
+    (images / "more" / "two.css").write_text("div { width: 50px; height: 50px; background: url(../24.png) }")
+    async with open_context(edge.settings()) as context:
+        tenant = await context.registry.tenant("acme")
+    base = f"https://{HOST}:{edge.https}"
+    result = brandproxy.rewrite(CSS_MAIL.encode(), tenant, References(), base, now=1)
+    (tmp_path / "mail.html").write_bytes(result.message.partition(b"\r\n\r\n")[2])
+    flags = [*FLAGS, f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND"]
+    flags.append(f"--ignore-certificate-errors-spki-list={key_hash(edge)}")
+    answers: dict[str, int] = {}
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=flags)
+        page = await browser.new_page()
+        page.on("response", lambda answer: answers.update({answer.url.rpartition("/")[2]: answer.status}))
+        await page.goto((tmp_path / "mail.html").as_uri(), wait_until="networkidle")
+        picture = Image.open(io.BytesIO(await page.screenshot())).convert("RGB")
+        await browser.close()
+    assert [answers.get(name) for name in ("one.css", "two.css", "18.png", "24.png")] == [200] * 4
+    seen = {colour: count for count, colour in picture.getcolors(1 << 24) or []}
+    for number in (18, 24):
+        assert seen.get((number * 6, 99, 50)) == 50 * 50
 
 
 async def load(page: Page, url: str) -> tuple[list[int], list[int]]:

@@ -24,6 +24,7 @@ MAIL = b"""Content-Type: text/html\r\n\r\n<img src="https://media.acme.com/logo.
 <img src="https://media.acme.com/logo.PNG?v=2"><img src="https://media.acme.com/gone.gif">
 <img src="https://elsewhere.com/x.png"><a href="https://media.acme.com/logo.PNG">link</a>
 <img src="https://media.acme.com/snapshot/0123.png">\r\n"""
+SHEET = b'<link rel=stylesheet href="https://media.acme.com/a.css?v=1">'
 
 
 def tenant(url: str) -> Tenant:
@@ -32,7 +33,10 @@ def tenant(url: str) -> Tenant:
 
 
 def test_a_plan_names_each_asset_once_and_no_copy_again() -> None:
-    assert snapshot.wanted(MAIL, tenant("memory://x/")) == (("media", "logo.PNG?v=2"), ("media", "gone.gif"))
+    assert snapshot.wanted(MAIL + SHEET, tenant("memory://x/")) == (
+        ("media", "logo.PNG?v=2"),
+        ("media", "gone.gif"),
+    )
 
 
 def test_a_copy_is_named_by_its_content() -> None:
