@@ -33,7 +33,7 @@ PIECES += [
     b"https://a.test/b", b"<https://a.test/", b"<a href=\"https://a.test/\">", b"<a href=3D\"https://a.test/\">x</a>",
     b"<img src=https://cdn.test/a.png>", b"</body>", b"PGEgaHJlZj0iaHR0cHM6Ly9hLnRlc3QvIj4=", b"x" * 76,
     b"x" * 900, b" clicktracking=off", b"<!--[if mso]>", b"<style>", b"url(https://cdn.test/a)", b"> ",
-    b" \r\n", b"-- \r\n",
+    b" \r\n", b"-- \r\n", b"Content-Type: text/html; charset=iso-2022-jp\r\n", b"\x1b$B", b"\x1b(B", b"\x1b(J",
 ]  # fmt: skip
 
 

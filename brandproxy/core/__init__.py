@@ -7,7 +7,7 @@
               `vocabulary`) is asked where open elements decide
 - `rewrite`   the rewriter: decides about a message; `judging` about each URL of a body, by `policy`
 - `mime`      where the leaf parts lie, to the byte; `mimetype` reads Content-* values
-- `encoding`  transfer encodings and edits as splices of wire bytes, on top of `charset` and `splice`
+- `encoding`  transfer encodings and edits as splices of wire bytes, on top of `charset`, `iso2022` and `splice`
 - `headers`   control headers, List-Unsubscribe, signatures
 - `text`      URLs in text/plain, however it was wrapped
 - `links`     the links we mint, and recognising them

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from brandproxy.core import charset
+from brandproxy.core import charset, iso2022
 from brandproxy.core.mime import Leaf
 from brandproxy.core.splice import Edit, Layer, Splice, unwrap, wrap
 
@@ -37,9 +37,7 @@ class Body:
 
     def splice(self, edits: Sequence[Edit]) -> tuple[list[Splice], Layer | None, list[int]]:
         """Splices for rising, separate `edits`, the layer of a base64 body, and the indexes of refused edits."""
-        flat = [offset for edit in edits for offset in (edit.start, edit.end)]
-        at = charset.sizes(self.text, self.codec, flat)
-        spans = [(at[i], at[i + 1], edits[i // 2]) for i in range(0, len(at), 2)]
+        spans = self._spans(edits)
         if self.leaf.encoding == "quoted-printable":
             return _quoted(self, spans), None, []
         if self.leaf.encoding == "base64":
@@ -47,6 +45,14 @@ class Body:
         if self.leaf.encoding == "binary":
             return [self._plain(start, end, edit) for start, end, edit in spans], None, []
         return _lines(self, spans)
+
+    def _spans(self, edits: Sequence[Edit]) -> list[tuple[int, int, Edit]]:
+        """(start, end, edit) in bytes of the data."""
+        if self.codec == iso2022.CODEC:
+            return iso2022.spans(self.data, edits)
+        flat = [offset for edit in edits for offset in (edit.start, edit.end)]
+        at = charset.sizes(self.text, self.codec, flat)
+        return [(at[i], at[i + 1], edits[i // 2]) for i in range(0, len(at), 2)]
 
     def encode(self, new: str) -> bytes:
         return new.encode("utf-8" if self.codec == "ascii" else self.codec, "xmlcharrefreplace")

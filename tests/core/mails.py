@@ -97,7 +97,9 @@ def _bodies(draw: st.DrawFn) -> tuple[str, str]:
 def leaves(draw: st.DrawFn) -> bytes:
     kind, text = draw(_bodies())
     charset = draw(
-        st.sampled_from(["utf-8", "iso-8859-1", "us-ascii", "windows-1252", "gb18030", "x-unknown", ""])
+        st.sampled_from(
+            ["utf-8", "iso-8859-1", "us-ascii", "windows-1252", "gb18030", "iso-2022-jp", "x-unknown", ""]
+        )
     )
     try:
         data = text.encode(charset or "utf-8")
