@@ -3,6 +3,7 @@
 - `workers`     sockets, fork, watch: `run(settings)`
 - `worker`      one process: listeners, spool, directory
 - `tls`         SNI name to certificate, inside the handshake
+- `secured`     TLS of one connection, between its transport and its protocol
 - `connection`  one connection; the short cut for a click in one read
 - `parsed`      every other connection: uvicorn's parser, bounded
 - `balanced`    accepting behind a load balancer: PROXY protocol v2

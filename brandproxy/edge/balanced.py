@@ -9,7 +9,6 @@ import asyncio
 import ipaddress
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 
 from brandproxy.core import proxyprotocol
@@ -18,7 +17,6 @@ from brandproxy.errors import BadInput
 log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds for the header
-_HANDSHAKE = 10.0
 _AT_ONCE = 1000  # connections whose header has not come yet
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -34,10 +32,9 @@ class Balanced:
         self,
         listener: socket.socket,
         make: Callable[[str | None], asyncio.Protocol],
-        tls: ssl.SSLContext | None,
         trusted: tuple[Network, ...],
     ) -> None:
-        self._listener, self._make, self._tls, self._trusted = listener, make, tls, trusted
+        self._listener, self._make, self._trusted = listener, make, trusted
         self._greeting: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.create_task(self._accept())
 
@@ -69,12 +66,7 @@ class Balanced:
         connection.setblocking(False)
         try:
             address = await asyncio.wait_for(_client(connection), _PATIENCE)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._make(address),
-                connection,
-                ssl=self._tls,
-                ssl_handshake_timeout=_HANDSHAKE if self._tls else None,
-            )
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._make(address), connection)
         except (BadInput, OSError, TimeoutError, asyncio.CancelledError):
             connection.close()
 

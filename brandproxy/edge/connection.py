@@ -85,7 +85,7 @@ class Front:
         for connection in [open for open in self.connections if open.overdue(self.now)]:
             connection.abort()
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Open) -> bool:
         if len(self.connections) >= self.limit:
             victim = next((open for open in self.connections if open.idle()), None)
             if victim is None:
@@ -125,9 +125,9 @@ class Connection(asyncio.Protocol):
         self._transport = None
 
     def eof_received(self) -> bool:
-        """A client may close its half and read on; not under TLS, where the transport decides."""
+        """A client may close its half and read on."""
         self._ended = True
-        return self._reply is not None and self._sni is None
+        return self._reply is not None
 
     def idle(self) -> bool:
         return self._reply is None and not self._stalled

@@ -73,9 +73,9 @@ class Parsed(HttpToolsProtocol):
             self._refuse(self._refusal)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client may close its half and read on; not under TLS, where the transport decides."""
+        """A client may close its half and read on."""
         self._ended = True
-        return self.scheme == "http" and self.cycle is not None and not self.cycle.response_complete
+        return self.cycle is not None and not self.cycle.response_complete
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

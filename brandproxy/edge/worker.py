@@ -24,6 +24,7 @@ from brandproxy.edge.app import Edge
 from brandproxy.edge.assets import Assets
 from brandproxy.edge.balanced import Balanced
 from brandproxy.edge.connection import Connection, Front
+from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import Book
 from brandproxy.edge.unsubscribe import Forwarder
 from brandproxy.fetch import open_fetcher
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS = Gauge("brandproxy_edge_connections", "Open connections of recipients, of the first worker")
 
-_HANDSHAKE = 10.0  # seconds for a TLS handshake
 _DRAIN = 10.0  # seconds for requests in flight when told to stop
 
 
@@ -119,13 +119,12 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
 async def _accept(
     settings: Settings, front: Front, listener: socket.socket, tls: ssl.SSLContext | None
 ) -> asyncio.Server | Balanced:
+    def make(peer: str | None = None) -> asyncio.Protocol:
+        return Connection(front, peer) if tls is None else Secured(front, tls, lambda: Connection(front, peer))
+
     if settings.edge.proxy_protocol:
-        return Balanced(listener, lambda peer: Connection(front, peer), tls, settings.edge.proxies)
-    patience = _HANDSHAKE if tls else None
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(
-        lambda: Connection(front), sock=listener, ssl=tls, ssl_handshake_timeout=patience
-    )
+        return Balanced(listener, make, settings.edge.proxies)
+    return await asyncio.get_running_loop().create_server(make, sock=listener)
 
 
 async def _forward(settings: Settings) -> None:

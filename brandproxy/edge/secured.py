@@ -1,0 +1,182 @@
+"""TLS of one connection: a protocol to the TCP transport below it, a transport to the protocol above it.
+
+The event loop's own TLS makes a click a third dearer: it sends the session ticket, the answer and the goodbye one
+by one, arms two timers, asks OpenSSL again after the last byte, and waits for the client's goodbye. Here a step
+is one read, and what it makes leaves in one write; the ticket leaves with the first answer (RFC 8446 §4.6.1).
+
+Invariants: the protocol above gets the plaintext of whole, authentic records only; what OpenSSL refuses ends the
+connection, with its alert; close_notify is sent and not waited for. A handshake counts as a connection and is
+bounded by `Front.tick`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brandproxy.edge.connection import Front
+
+_RECORD = 16 * 1024  # bytes; a TLS record holds no more
+_HANDSHAKE = 10.0  # seconds
+
+
+class Secured(asyncio.Protocol, asyncio.Transport):
+    """`make()` gives the protocol above when the handshake is done."""
+
+    __slots__ = (
+        "_above", "_below", "_closing", "_deadline", "_ended", "_front", "_held", "_incoming", "_lingers", "_make",
+        "_outgoing", "_tls",
+    )  # fmt: skip
+
+    def __init__(self, front: Front, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]) -> None:
+        self._front = front
+        self._make = make
+        self._above: asyncio.Protocol | None = None  # None: still in the handshake
+        self._below: asyncio.Transport
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._held = False  # TLS 1.3: what OpenSSL has to send between answers may wait for the next one
+        self._ended = self._lingers = False  # the client sends no more; it still reads
+        self._closing = False
+
+    # Called by the transport below.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._below = transport
+        self._deadline = self._front.now + _HANDSHAKE
+        if not self._front.admit(self):
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._front.connections.discard(self)
+        above, self._above = self._above, None
+        if above is not None:
+            above.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing or self._ended:
+            return
+        self._incoming.write(data)
+        try:
+            if self._above is None:
+                self._tls.do_handshake()
+                self._open()
+            if self._incoming.pending:
+                self._read()
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLError:
+            self._flush()
+            self._closing = True
+            self._below.close()
+
+    def eof_received(self) -> bool:
+        """The client's end, told by TCP or by close_notify. It may read on."""
+        if not self._ended and self._above is not None:
+            self._ended = True
+            self._lingers = bool(self._above.eof_received())
+        return self._lingers and not self._closing
+
+    def pause_writing(self) -> None:
+        if self._above is not None:
+            self._above.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._above is not None:
+            self._above.resume_writing()
+
+    # Called by `Front` during the handshake.
+
+    def idle(self) -> bool:
+        return True
+
+    def overdue(self, now: float) -> bool:
+        return now > self._deadline
+
+    def shutdown(self) -> None:
+        self.abort()
+
+    # Called by the protocol above.
+
+    def write(self, data: Any) -> None:
+        if self._closing:
+            return
+        done = self._tls.write(data)
+        while done < len(data):
+            done += self._tls.write(memoryview(data)[done:])
+        self._flush()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        try:
+            self._tls.unwrap()
+        except ssl.SSLError:  # as a rule SSLWantReadError: the client's goodbye is not here yet
+            pass
+        self._flush()
+        self._below.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._below.abort()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._above = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._above or self
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "ssl_object":
+            return self._tls
+        return self._tls.context if name == "sslcontext" else self._below.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._below.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._below.get_write_buffer_size()
+
+    def _open(self) -> None:
+        self._front.connections.discard(self)
+        self._held = self._tls.version() == "TLSv1.3"
+        if not self._held:
+            self._flush()  # our half of the handshake's end
+        self._above = self._make()
+        self._above.connection_made(self)
+
+    def _read(self) -> None:
+        """All plaintext that is there, in one piece; then the client's goodbye, if it said it."""
+        chunks, over = [], False
+        try:
+            while self._incoming.pending or self._tls.pending():
+                chunk = self._tls.read(_RECORD)
+                if not chunk:
+                    over = True
+                    break
+                chunks.append(chunk)
+        except ssl.SSLWantReadError:  # a part of a record
+            pass
+        if not self._held:
+            self._flush()
+        if chunks and self._above is not None:
+            self._above.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        if over and not self.eof_received():
+            self.close()
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data:
+            self._below.write(data)
