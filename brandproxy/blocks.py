@@ -68,7 +68,10 @@ class KillList:
         self._prefixes: list[Block] = []
 
     async def load(self, store: Store) -> None:
-        self._blocks = {block.id: block for block in await everything(store)}
+        entries = await store.list(keys.BLOCK)
+        self._blocks = {}
+        for entry in entries:
+            self._take(entry.key, entry.value)
         self._index()
 
     def apply(self, change: Change) -> None:
@@ -76,12 +79,17 @@ class KillList:
             return
         self._blocks.pop(change.key.removeprefix(keys.BLOCK), None)
         if change.value is not None:
-            try:
-                block = _BLOCK.validate_json(change.value)
-                self._blocks[block.id] = block
-            except ValidationError:
-                log.exception("kill list: unreadable entry %s", change.key)
+            self._take(change.key, change.value)
         self._index()
+
+    def _take(self, key: str, value: bytes) -> None:
+        """One unreadable entry, say of a newer version, keeps no edge from serving by the others."""
+        try:
+            block = _BLOCK.validate_json(value)
+        except ValidationError:
+            log.exception("kill list: unreadable entry %s", key)
+        else:
+            self._blocks[block.id] = block
 
     def match(
         self, tenant: str, url: str = "", token: str = "", campaign: str = "", message: str = ""

@@ -61,6 +61,9 @@ class Edge(_Section):
         False, description="every connection starts with a PROXY protocol v2 header (TCP load balancers)"
     )
 
+    def worker_count(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return _networks(self.trusted_proxies)

@@ -32,7 +32,11 @@ from brandproxy.stream import Parcel, Stream
 log = logging.getLogger(__name__)
 
 SENT = Counter("brandproxy_events_sent", "Events this edge has sent into the stream")
-WAITING = Gauge("brandproxy_events_stream_entries", "Entries of the stream that are not stored yet")
+WAITING = Gauge(
+    "brandproxy_events_stream_entries",
+    "Entries of the stream that are not stored yet",
+    multiprocess_mode="livesum",
+)
 
 _BATCH = 2000  # records of one entry
 _TAKE = 50  # entries a collector asks for at once

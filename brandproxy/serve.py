@@ -6,7 +6,6 @@ restart never meets an old process on its ports or files.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ import time
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO
 
+from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.engines import embedded
 from brandproxy.errors import BadSettings, Conflict
@@ -23,7 +23,6 @@ from brandproxy.roles import ROLES
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _DRAIN = 15.0  # seconds a child has to end after SIGTERM
 
 
@@ -77,12 +76,8 @@ def _stop(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _die_with_parent() -> None:
-    """prctl(2): SIGKILL when the supervisor dies. It may have died before the call, hence the second look."""
     parent = os.environ.get("BRANDPROXY_PARENT")
-    if parent is None:
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
+    if parent is not None and not end_with(int(parent), signal.SIGKILL):
         raise SystemExit("the supervisor is gone")
 
 

@@ -23,12 +23,16 @@ def serve(role: Annotated[str, typer.Option(help=f"What this process does: {ROLE
 
     Example: [bold]BRANDPROXY_EDGE_HTTPS=0.0.0.0:443 BRANDPROXY_EDGE_HTTP=0.0.0.0:80 brandproxy serve[/bold]
     """
+    from brandproxy import metrics
+
+    settings = load()
+    metrics.share(settings, role)
     from brandproxy.serve import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "httpcore", "acme"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    run(load(), role)
+    run(settings, role)
 
 
 @app.command()

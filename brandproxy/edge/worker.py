@@ -32,7 +32,11 @@ from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = Gauge("brandproxy_edge_connections", "Open connections of recipients, of the first worker")
+CONNECTIONS = Gauge(
+    "brandproxy_edge_connections",
+    "Open connections of recipients, looked at once a second",
+    multiprocess_mode="livesum",
+)
 
 _DRAIN = 10.0  # seconds for requests in flight when told to stop
 
@@ -80,7 +84,6 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         gc.freeze()  # the directory stays: no need to walk it again and again
         gc.enable()
         if number == 0:
-            CONNECTIONS.set_function(lambda: len(front.connections))
             stack.enter_context(metrics.exposed(settings))
         os.write(ready, b"1")
         await stop.wait()
@@ -153,6 +156,7 @@ async def _clock(front: Front) -> None:
     while True:
         await asyncio.sleep(1.0)
         front.tick()
+        CONNECTIONS.set(len(front.connections))
 
 
 def _writer_name(number: int) -> str:

@@ -12,7 +12,6 @@ it ends: the kernel sends them SIGTERM (prctl PR_SET_PDEATHSIG).
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -24,7 +23,8 @@ import sys
 import time
 import traceback
 
-from brandproxy import certs
+from brandproxy import certs, metrics
+from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.edge.tls import base_context
@@ -36,7 +36,6 @@ _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _STARTUP = 60.0  # seconds until all workers should answer
 _PATIENCE = 15.0  # seconds for draining before workers are killed
 _BACKLOG = 4096
-_PR_SET_PDEATHSIG = 1
 
 
 def run(settings: Settings) -> None:
@@ -47,7 +46,7 @@ def run(settings: Settings) -> None:
     listeners = Listeners(_bind(settings.edge.http), _bind(settings.edge.https), base_context())
     # The parent takes its signals one by one in `sigtimedwait`; workers undo this.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    count = settings.edge.workers or os.cpu_count() or 1
+    count = settings.edge.worker_count()
     reader, writer = os.pipe()
     try:
         workers = {_fork(settings, listeners, number, writer): number for number in range(count)}
@@ -114,9 +113,9 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
         return pid
     code = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(0)  # the parent went before prctl was in force
+        if not end_with(parent, signal.SIGTERM):
+            os._exit(0)
+        metrics.name_process(str(number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         _run_worker(settings, listeners, number, ready)
         code = 0

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -26,6 +26,7 @@ from brandproxy.model import Event, HostState
 from brandproxy.spool import read, segments
 from tests.conftest import free_port
 
+_RUN = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
 HOST, OTHER = "links.acme.example", "go.globex.example"
 
 
@@ -42,10 +43,9 @@ class RunningEdge:
     process: subprocess.Popen[bytes] | None = None
     output: list[bytes] = field(default_factory=list)
 
-    def start(self, stderr: IO[bytes] | None = None) -> None:
-        code = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
+    def start(self, command: Sequence[str] = ("-c", _RUN), stderr: IO[bytes] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], env=self.environment, stdout=subprocess.PIPE, stderr=stderr
+            [sys.executable, *command], env=self.environment, stdout=subprocess.PIPE, stderr=stderr
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,8 @@ from brandproxy import blocks
 from brandproxy.context import Context
 from brandproxy.core.tokens import Click, KeyRing, Open
 from brandproxy.model import Block, BlockKind
-from tests.edge.conftest import HOST, RunningEdge, eventually
+from brandproxy.store import keys
+from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
 
 
 def command(edge: RunningEdge, *arguments: str) -> str:
@@ -93,3 +95,19 @@ def test_a_revoked_key_turns_its_links_off_and_new_ones_go_on(edge: RunningEdge)
     assert eventually(lambda: answers(edge, "/c/" + old_click) == {410}, 2.0)
     assert answers(edge, f"/o/{old_open}.gif") == {404}
     assert answers(edge, "/c/" + new) == {302}
+
+
+def test_an_unreadable_entry_keeps_no_edge_from_blocking_by_the_others(tmp_path: Path) -> None:
+    running = prepare(tmp_path)
+    token = running.token(Click("https://shop.example/"))
+
+    async def fill(context: Context) -> None:
+        await blocks.add(context.store, BlockKind.DOMAIN, "shop.example")
+        await context.store.put(keys.block("newer"), b'{"version": 9}')
+
+    running.change(fill)
+    running.start()
+    try:
+        assert answers(running, "/c/" + token) == {410}
+    finally:
+        running.stop()
