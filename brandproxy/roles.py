@@ -15,6 +15,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, closing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -27,7 +28,7 @@ from brandproxy.context import Context, open_context
 from brandproxy.control import announce
 from brandproxy.engines import Engine, embedded, open_engine
 from brandproxy.errors import BrandproxyError
-from brandproxy.leading import lead
+from brandproxy.leading import keep, lead
 from brandproxy.metrics import exposed
 
 
@@ -95,7 +96,7 @@ def build_control(context: Context, engine: Engine) -> Starlette:
 
 
 async def _control(settings: Settings) -> None:
-    """Everything of the control role in one task group; it ends when the HTTP server does."""
+    """Everything of the control role in one task group; it ends when the HTTP server does, or for `keep`."""
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings, actor="server"))
         engine = open_engine(settings)
@@ -129,14 +130,18 @@ class _Server(uvicorn.Server):
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
     from brandproxy.analytics import upkeep
 
-    return [
-        context.directory.follow(context.store),
-        lead(context.store, "certificates", lambda: certs.maintain(context)),
-        lead(context.store, "onboarding", lambda: onboarding.watch(context)),
-        lead(context.store, "analytics", lambda: upkeep.maintain(context, engine)),
-        lead(context.store, "webhooks", lambda: _webhooks(context, engine)),
-        *([_collect(context, engine)] if embedded(context.settings) else []),
-    ]
+    led: dict[str, Callable[[], Awaitable[None]]] = {
+        "certificates": lambda: certs.maintain(context),
+        "onboarding": lambda: onboarding.watch(context),
+        "analytics": lambda: upkeep.maintain(context, engine),
+        "webhooks": lambda: _webhooks(context, engine),
+    }
+    own: dict[str, Callable[[], Awaitable[None]]] = {
+        "directory": lambda: context.directory.follow(context.store),
+        **({"collector": lambda: _collect(context, engine)} if embedded(context.settings) else {}),
+        **{name: partial(lead, context.store, name, work) for name, work in led.items()},
+    }
+    return [keep(name, work) for name, work in own.items()]
 
 
 async def _webhooks(context: Context, engine: Engine) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brandproxy import leading
-from brandproxy.leading import lead
+from brandproxy.leading import keep, lead
 from brandproxy.store import open_store
 
 
@@ -44,3 +44,29 @@ async def test_one_node_leads_and_another_takes_over(tmp_path: Path, monkeypatch
             await asyncio.gather(node, return_exceptions=True)
         assert sorted(led) == [0, 1, 2]
         assert most == 1
+
+
+async def test_work_that_fails_is_begun_again_and_counted_until_only_a_new_process_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leading, "PAUSES", (0.001, 0.002))
+    failures = leading.FAILURES.labels("w")
+    before, begun = failures._value.get(), 0
+
+    async def fails(times: int) -> None:
+        nonlocal begun
+        begun += 1
+        if begun <= times:
+            raise ValueError("no")
+
+    await keep("w", lambda: fails(2))
+    assert begun == 3
+    begun = 0
+    with pytest.raises(ValueError, match="no"):
+        await keep("w", lambda: fails(99))
+    assert begun == 3
+    assert failures._value.get() == before + 5
+    monkeypatch.setattr(leading, "CALM", 0.0)  # every failure comes after a long calm: the first again
+    begun = 0
+    await keep("w", lambda: fails(9))
+    assert begun == 10
