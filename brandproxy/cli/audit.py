@@ -7,6 +7,7 @@ import mimetypes
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,9 +83,9 @@ def _messages(path: Path) -> Iterator[tuple[str, bytes]]:
     """A file's messages by name: every message of an mbox, an HTML or text file as the body of one."""
     raw = path.read_bytes()
     if raw.startswith(b"From ") and (raw.count(b"\nFrom ") or path.suffix == ".mbox"):
-        box = mailbox.mbox(path, create=False)
-        for number, key in enumerate(box.keys(), 1):
-            yield f"{path}#{number}", box.get_bytes(key)
+        with closing(mailbox.mbox(path, create=False)) as box:
+            for number, key in enumerate(box.keys(), 1):
+                yield f"{path}#{number}", box.get_bytes(key)
         return
     yield str(path), as_message(raw, path.suffix.lower())
 

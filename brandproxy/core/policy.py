@@ -14,8 +14,8 @@ from urllib.parse import unquote
 from brandproxy.core import urls
 from brandproxy.model import Origin, Policy
 
-# Merge tags of the common template languages: {{x}} {%x%} *|x|* %%x%% [[x]] <%x%> ${x} #{x} [% x %]
-_PLACEHOLDER = re.compile(r"\{\{|\{%|\*\||%%|\[\[|<%|\$\{|#\{|\[%|\{\$|%7[Bb]%7[Bb]")
+# Merge tags of the common template languages: {{x}} {%x%} *|x|* %%x%% [[x]] <%x%> <<x>> ${x} #{x} [% x %] «x»
+PLACEHOLDER = re.compile(r"\{\{|\{%|\*\||%%|\[\[|<[%<]|\$\{|#\{|\[%|\{\$|«|%7[Bb]%7[Bb]")
 _UNSUBSCRIBE = re.compile(r"un-?subscri|opt-?out|abmelde|desabonn|d[eé]sinscri|darse-de-baja", re.IGNORECASE)
 _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 _FRAGMENT = re.compile(r"[A-Za-z0-9_.-]*")
@@ -28,7 +28,7 @@ def judge(policy: Policy, url: str) -> str:
     2. what `urls.refusal` says
     3. the tenant's switches and patterns
     """
-    if _PLACEHOLDER.search(url):
+    if PLACEHOLDER.search(url):
         return "template placeholder"
     reason = urls.refusal(url)
     if reason:
@@ -49,7 +49,7 @@ def unsubscribes(url: str) -> bool:
 
 def asset(policy: Policy, origins: Sequence[Origin], url: str) -> tuple[str, str, str] | str:
     """(origin name, path below it, fragment) of an asset, or the reason why it is left alone."""
-    if _PLACEHOLDER.search(url):
+    if PLACEHOLDER.search(url):
         return "template placeholder"
     reason = urls.refusal(url)
     if reason:

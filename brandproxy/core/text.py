@@ -2,8 +2,9 @@
 
 Only URLs with a scheme are links to be rewritten; a bare `www.` name is reported and left as written. What is
 decided about a URL never depends on the length of its neighbours, so that a second pass decides the same.
-Where a URL ends is linkify-it's judgement (brackets and quotes around it, trailing punctuation, IDN). Before
-it looks, in order:
+Where a URL ends is linkify-it's judgement (brackets and quotes around it, trailing punctuation, IDN), and ours
+for what it lets through: quotes, brackets and stops of other scripts, direction marks, emoji and marks behind it.
+Before it looks, in order:
 1. `<URL>` and `<URL:…>` (RFC 3986 appendix C): everything between the angle brackets; a line end inside counts
    for nothing when the URL was long enough to be wrapped there, otherwise the URL is left alone
 2. format=flowed with DelSp=yes (RFC 3676 §4): soft line ends and space-stuffing are taken out
@@ -17,10 +18,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from brandproxy.core import policy
+
 MAX_FOUND = 5000  # URLs of one part; the rest is not looked at
 _WINDOW = 4200  # characters looked at for one URL: longer ones are left alone anyway
 _WRAPPED = 40  # a shorter piece was not broken off because the line was too long
 
+# No URL goes on behind these: typographic quotes and brackets, stops and commas of other scripts, direction marks.
+_ENDS = re.compile(
+    "[\u060c\u061b\u061f\u06d4\u0964\u200b\u200e\u200f\u201c-\u201f\u2018\u201a\u201b\u2028-\u202e\u2039\u203a"
+    "\u2066-\u2069\u3000-\u3002\u3008-\u3011\u3014-\u301f\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f\uff3b\uff3d"
+    "\uff5b\uff5d\uff5f-\uff64\ufeff\xab\xbb`]"
+)
+# Nor does it end with these: punctuation, an apostrophe, dashes, an ellipsis, a table's bar.
+_TAIL = ".,:;!?'\"|\u2010\u2011\u2012\u2013\u2014\u2015\u2019\u2026"
 _START = re.compile(r"https?://|(?<![\w@./-])www\.(?=[\w-]+\.)", re.IGNORECASE)
 _ANGLED = re.compile(r"(?:[^\s<>\"]|[ \t]?\r?\n(?:[ \t]?>[ \t]?)*[ \t]?(?=[^\s<>]))*", re.IGNORECASE)
 _FOLD = re.compile(r"[ \t]?\r?\n(?:[ \t]?>[ \t]?)*[ \t]?")
@@ -75,16 +86,39 @@ def _plain(text: str, start: int, after_scheme: int, joins: bool) -> Url | None:
     scheme = "http:" if window[:4].lower() == "http" else ""
     if not scheme:
         length = _linkify().test_schema_at("http://" + window, "http:", 5)
-        return (
-            None if length < 3 else Url(start, start + length - 2, "http://" + window[: length - 2], "no scheme")
-        )
+        if length < 3:
+            return None
+        size = _trimmed("", "http://" + window[: length - 2]) - len("http://")
+        return Url(start, start + size, "http://" + window[:size], "no scheme")
     colon = window.index(":") + 1
     length = _linkify().test_schema_at(window, "http:", colon)
     if not length:
         return None
-    size = colon + length
+    size = _trimmed(text[start - 1 : start], window[: colon + length])
     end = start + size if offsets is None else offsets[size - 1] + 1
-    return Url(start, end, window[:size])
+    fault = "template placeholder" if policy.PLACEHOLDER.match(text, end) else ""  # it goes on behind it
+    return Url(start, end, window[:size], fault)
+
+
+def _trimmed(before: str, url: str) -> int:
+    """How much of what linkify-it took for a URL is one; `before` is the character before it."""
+    smallest = url.index("://") + 4
+    ends = _ENDS.search(url, smallest)
+    url = url[: ends.start()] if ends else url
+    if before == "*":
+        url = url.rstrip("*")  # *https://acme.test/* and **https://acme.test/**
+    while True:
+        url = url.rstrip(_TAIL)
+        size = len(url)
+        while size > smallest and _emoji(url[size - 1]):
+            size -= 1
+        if size == len(url) or url[size - 1] == "/":  # what is all emoji is the name of a page
+            return len(url)
+        url = url[:size]
+
+
+def _emoji(char: str) -> bool:
+    return "\u2190" <= char <= "\u2bff" or char in "\ufe0f\u200d" or "\U0001f000" <= char <= "\U0001faff"
 
 
 def _join(text: str, start: int, window: str) -> tuple[str, list[int]]:

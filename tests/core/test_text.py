@@ -39,6 +39,29 @@ def urls(body: str, flowed: bool = False, delsp: bool = False) -> list[str]:
         ("-- \r\nAcme, https://acme.test/", "https://acme.test/"),
         ("https://acme.test/a\r\nb", "https://acme.test/a"),
         ("https://acme.test/a\tb", "https://acme.test/a"),
+        ("https://acme.test/a?!", "https://acme.test/a"),
+        ("https://acme.test/a:", "https://acme.test/a"),
+        ("https://en.wikipedia.test/wiki/A_(b)_(c).", "https://en.wikipedia.test/wiki/A_(b)_(c)"),
+        ("(https://en.wikipedia.test/wiki/A_(b))", "https://en.wikipedia.test/wiki/A_(b)"),
+        ("[label](https://acme.test/a_(b))", "https://acme.test/a_(b)"),
+        ('![i](https://acme.test/a.png "title")', "https://acme.test/a.png"),
+        ("**https://acme.test/a**", "https://acme.test/a"),
+        ("`https://acme.test/a`", "https://acme.test/a"),
+        ("|https://acme.test/a|b|", "https://acme.test/a|b"),
+        ("（https://acme.test/a）", "https://acme.test/a"),
+        ("「https://acme.test/a」と", "https://acme.test/a"),
+        ("詳細はhttps://acme.test/a。次に", "https://acme.test/a"),
+        ("看https://acme.test/a，然后", "https://acme.test/a"),
+        ("“https://acme.test/a”", "https://acme.test/a"),
+        ("«https://acme.test/a»", "https://acme.test/a"),
+        ("‚https://acme.test/a‘", "https://acme.test/a"),
+        ("https://acme.test/a… – ", "https://acme.test/a"),
+        ("https://acme.test/a؟", "https://acme.test/a"),
+        ("\u200fhttps://acme.test/a\u200f", "https://acme.test/a"),
+        ("\u2068https://acme.test/a\u2069.", "https://acme.test/a"),
+        ("👉https://acme.test/a👈🏽!", "https://acme.test/a"),
+        ("https://acme.test/🎉🎉", "https://acme.test/🎉🎉"),
+        ("https://acme.test/日本/о-нас", "https://acme.test/日本/о-нас"),
     ],
 )
 def test_a_url_ends_where_a_reader_would_end_it(body: str, url: str) -> None:
@@ -56,6 +79,38 @@ def test_a_bare_name_is_reported_and_left_as_written() -> None:
     result = rewrite(mail("Visit www.acme.test/a today", "text/plain"))
     assert [(link.url, link.verdict) for link in result.report.links] == [("http://www.acme.test/a", "no scheme")]
     assert not result.report.splices
+
+
+@pytest.mark.parametrize("tag", ["<%= id %>", "{{ id }}", "[[id]]", "%%id%%", "*|ID|*", "${id}", "<<id>>", "«id»"])
+def test_a_url_that_a_template_will_finish_is_left_as_written(tag: str) -> None:
+    message = mail(f"https://acme.test/{tag} and https://acme.test/?id={tag}", "text/plain; charset=utf-8")
+    result = rewrite(message)
+    assert {link.verdict for link in result.report.links} == {"template placeholder"}
+    assert result.message == message
+
+
+def test_a_soft_wrapped_line_of_quoted_printable_does_not_end_a_url() -> None:
+    wire = b"(https://acme.test/wiki/A_=\r\n(b)?x=3D1&y=\r\n=3D2). Then https://acme.test/c=\r\n=E3=80=82\r\n"
+    result = rewrite(mail(b"", "text/plain; charset=utf-8", "quoted-printable") + wire)
+    urls = [link.url for link in result.report.rewritten]
+    assert urls == ["https://acme.test/wiki/A_(b)?x=1&y=2", "https://acme.test/c"]
+
+
+def test_space_stuffing_and_quotes_around_flowed_urls_stay() -> None:
+    body = " From here: https://acme.test/a \r\n >https://acme.test/b \r\n> https://acme.test/c \r\n"
+    result = rewrite(mail(body, "text/plain; format=flowed"))
+    expected = body
+    for link in result.report.rewritten:
+        expected = expected.replace(link.url, link.new)
+    assert len(result.report.rewritten) == 3
+    assert result.message.endswith(expected.encode())
+
+
+def test_a_token_is_whole_whatever_stands_behind_it() -> None:
+    """The second pass in `rewrite` finds its own links again, also where a token ends in a dash."""
+    for number in range(80):
+        for frame in ("（{}）", "*{}*", "{}。", "“{}”", "{}…", "_{}_", "`{}`", "{}👍"):
+            rewrite(mail(frame.format(f"https://acme.test/{number}"), "text/plain; charset=utf-8"))
 
 
 def test_angle_brackets_hold_a_url_together_over_wrapped_lines() -> None:
