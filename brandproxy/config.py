@@ -64,6 +64,11 @@ class Edge(_Section):
     def worker_count(self) -> int:
         return self.workers or os.cpu_count() or 1
 
+    @field_validator("domain")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        return value.strip().rstrip(".").lower()  # as DNS answers are compared
+
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return _networks(self.trusted_proxies)

@@ -100,6 +100,7 @@ class Directory:
             if number % 200 == 0:
                 await asyncio.sleep(0)  # a hundred thousand hosts take seconds; recipients do not wait for them
         self._tenants, self._hosts, self._of_tenant = fresh._tenants, fresh._hosts, fresh._of_tenant
+        self._sites.clear()
         self._cursor = cursor
         for tell in self.reloaded:
             await tell(store)

@@ -2,6 +2,9 @@
 
 Recursive resolvers are used for three things only: to find those servers, to learn the addresses of our own
 edge names, and to learn whether validating resolvers refuse an answer (DNSSEC).
+
+Invariant: "there is no such record" is believed of a server that says it with authority (AA), never of a parent
+that refers us on; and customers' NS records never make us ask an address inside our own networks.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from brandproxy.core import addresses
 from brandproxy.core.caa import Caa, climb
 from brandproxy.core.records import FAILED, NOTHING, Seen
 from brandproxy.errors import BadSettings
@@ -33,6 +37,8 @@ _TIMEOUT = 2.0  # seconds a server has
 _TRIES = 3  # servers asked until one answers
 _REMEMBER = 300.0  # seconds the servers of a zone are remembered
 _LONGEST = 16  # CNAMEs followed
+_PORT = 53
+_SILENT = 2, 15.0  # after so many questions in a row without an answer a server is left alone, so many seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +63,31 @@ def parse_servers(text: str) -> tuple[Server, ...]:
 
 class Resolver:
     """`servers`: ask these for everything, instead of the authoritative servers found (tests, split DNS).
-    `recursive`: resolvers instead of the system's.
+    `recursive`: resolvers instead of the system's. `allowed`: our own networks that may be asked all the same.
     """
 
-    def __init__(self, servers: Sequence[Server] = (), recursive: Sequence[Server] = ()) -> None:
+    def __init__(
+        self,
+        servers: Sequence[Server] = (),
+        recursive: Sequence[Server] = (),
+        allowed: tuple[addresses.Network, ...] = (),
+    ) -> None:
         self._fixed = tuple(servers)
         self._given = tuple(recursive)
-        self._zones: dict[str, tuple[float, tuple[Server, ...]]] = {}
+        self._allowed = allowed
+        self._zones: dict[str, tuple[float, tuple[Server, ...] | None]] = {}
+        self._silent: dict[Server, tuple[int, float]] = {}  # server -> (unanswered in a row, when last)
 
     async def look(self, name: str, kind: str) -> Seen:
         """The records of this type at this very name; CNAMEs are not followed."""
-        return await self._look(name, kind, await self._servers_of(name))
+        return await self._look(name, kind, _shuffled(await self._servers_of(name)))
+
+    async def everywhere(self, name: str, kind: str, value: str) -> bool:
+        """Whether all of the zone's servers that answer have this value, and one at least does."""
+        servers = await self._servers_of(name)
+        found = await asyncio.gather(*(self._look(name, kind, (server,)) for server in servers))
+        answered = [seen for seen in found if seen.status != "failed"]
+        return bool(answered) and all(value in seen.values for seen in answered)
 
     async def look_twice(self, name: str, kind: str) -> tuple[Seen, bool]:
         """An answer, and whether two of the zone's servers disagree about it."""
@@ -136,67 +156,98 @@ class Resolver:
         if answer is None or answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             return FAILED
         owner, wanted = dns.name.from_text(name), dns.rdatatype.from_text(kind)
+        referred = not self._fixed and not answer.flags & dns.flags.AA
         rrset = answer.get_rrset(answer.answer, owner, dns.rdataclass.IN, wanted)
+        if rrset is None and referred:  # a parent's NS records are the delegation itself
+            rrset = answer.get_rrset(answer.authority, owner, dns.rdataclass.IN, wanted)
         if rrset is not None:
             return Seen("ok", tuple(sorted(_text(record) for record in rrset)))
+        if referred:
+            return FAILED
         return NOTHING if answer.rcode() == dns.rcode.NXDOMAIN else Seen("empty")
 
     async def _ask(
         self, name: str, kind: str, servers: Sequence[Server], recursion: bool, checking: bool = True
     ) -> dns.message.Message | None:
-        """The first answer that is no failure; else the last failure; None when nobody answered."""
+        """The first answer that is no failure, in the order given; else the last failure; None: no answer."""
         try:
             query = dns.message.make_query(name, kind, use_edns=0)
         except dns.exception.DNSException:  # a label too long for the wire
             return None
         query.flags &= ~dns.flags.RD if not recursion else ~0
         query.flags |= dns.flags.CD if not checking else 0
-        answer = None
-        for address, port in random.sample(servers, len(servers))[:_TRIES]:
-            try:
-                answer, _ = await dns.asyncquery.udp_with_fallback(query, address, _TIMEOUT, port)
-            except (dns.exception.DNSException, OSError):
+        answer, tries = None, 0
+        for server in servers:
+            if tries == _TRIES or (not recursion and self._is_silent(server)):
                 continue
+            try:
+                answer, _ = await dns.asyncquery.udp_with_fallback(query, server[0], _TIMEOUT, server[1])
+            except (dns.exception.DNSException, OSError) as error:
+                tries += not isinstance(error, OSError)  # no way there (IPv6 from many machines) costs nothing
+                self._silent[server] = (self._silent.get(server, (0, 0.0))[0] + 1, time.monotonic())
+                continue
+            tries += 1
+            self._silent.pop(server, None)
             if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 return answer
         return answer
 
+    def _is_silent(self, server: Server) -> bool:
+        """Whether asking is a waste for now: one dead zone must not hold up the looks at all others."""
+        times, last = self._silent.get(server, (0, 0.0))
+        if times >= _SILENT[0] and last < time.monotonic() - _SILENT[1]:
+            self._silent[server] = (times - 1, last)  # one more try
+            return False
+        return times >= _SILENT[0]
+
     async def _servers_of(self, name: str) -> tuple[Server, ...]:
-        """Addresses of the servers responsible for the name; empty when they cannot be found."""
+        """Addresses of the servers responsible for the name; empty when they cannot be found.
+
+        A resolver that fails for a zone makes us ask the zone above: its servers refer us, which proves nothing.
+        """
         if self._fixed:
             return self._fixed
         labels = name.split(".")
         for start in range(len(labels)):
             servers = await self._zone_servers(".".join(labels[start:]))
-            if servers:
+            if servers is not None:
                 return servers
         return ()
 
-    async def _zone_servers(self, zone: str) -> tuple[Server, ...]:
-        """The servers of a zone, when this name is the top of one."""
+    async def _zone_servers(self, zone: str) -> tuple[Server, ...] | None:
+        """The servers of a zone; None when this name is not the top of one, as far as can be told."""
         remembered = self._zones.get(zone)
         if remembered and remembered[0] > time.monotonic():
             return remembered[1]
         if len(self._zones) > 100_000:
             self._zones.clear()
-        servers = await self._find_servers(zone)
-        self._zones[zone] = (time.monotonic() + _REMEMBER, servers)
+            self._silent.clear()
+        servers, sure = await self._find_servers(zone)
+        if sure:
+            self._zones[zone] = (time.monotonic() + _REMEMBER, servers)
         return servers
 
-    async def _find_servers(self, zone: str) -> tuple[Server, ...]:
-        recursive = self._recursive()
-        answer = await self._ask(zone, "NS", recursive, recursion=True)
+    async def _find_servers(self, zone: str) -> tuple[tuple[Server, ...] | None, bool]:
+        """The servers, and whether that is sure enough to be remembered. Signatures are not what is asked here."""
+        recursive = _shuffled(self._recursive())
+        answer = await self._ask(zone, "NS", recursive, recursion=True, checking=False)
+        if answer is None or answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            return None, False
         owner = dns.name.from_text(zone)
-        rrset = answer and answer.get_rrset(answer.answer, owner, dns.rdataclass.IN, dns.rdatatype.NS)
+        rrset = answer.get_rrset(answer.answer, owner, dns.rdataclass.IN, dns.rdatatype.NS)
         if not rrset:
-            return ()
-        servers: list[Server] = []
-        for record in rrset:
-            found = await self._ask(record.target.to_text(), "A", recursive, recursion=True)
-            for answered in found.answer if found else ():
-                if answered.rdtype == dns.rdatatype.A:
-                    servers += [(address.address, 53) for address in answered]
-        return tuple(servers)
+            return None, True
+        asked = [(record.target.to_text(), kind) for record in rrset for kind in ("A", "AAAA")]
+        found = await asyncio.gather(
+            *(self._ask(name, kind, recursive, recursion=True, checking=False) for name, kind in asked)
+        )
+        servers = [
+            (str(record.address), _PORT)
+            for one in found if one is not None
+            for answered in one.answer if answered.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)
+            for record in answered if addresses.refusal(str(record.address), self._allowed) is None
+        ]  # fmt: skip
+        return tuple(servers), bool(servers)
 
     def _recursive(self) -> tuple[Server, ...]:
         if self._given or self._fixed:
@@ -205,6 +256,10 @@ class Resolver:
             return tuple((str(server), 53) for server in dns.asyncresolver.Resolver().nameservers)
         except dns.exception.DNSException:
             return ()
+
+
+def _shuffled(servers: Sequence[Server]) -> list[Server]:
+    return random.sample(servers, len(servers))
 
 
 def _text(record: object) -> str:

@@ -164,7 +164,23 @@ class Registry:
             return
         entry = await self.store.get(keys.zone(zone))
         if entry is None or entry.value.decode() != tenant:
-            raise Conflict(f"zone {zone} is delegated for another tenant")
+            raise Conflict(
+                f"zone {zone} is delegated for another tenant",
+                "When that one is gone and its NS records too: `brandproxy host release-zone`.",
+            )
+
+    async def release_zone(self, zone: str) -> None:
+        """Let another tenant have a delegated zone. Raises NotFound, Conflict while hosts are in it.
+
+        Never by itself: whoever is given a name in it is believed as long as the old owner's NS records stand.
+        """
+        entry = await self.store.get(keys.zone(zone := names.hostname(zone)))
+        if entry is None:
+            raise NotFound(f"no delegated zone {zone}")
+        if inside := [host.name for host in await self.hosts() if host.zone == zone]:
+            raise Conflict(f"zone {zone} has hosts: {', '.join(inside)}", "Remove the hosts first.")
+        await self.store.delete(entry.key, entry.version)
+        await self.audit("zone.release", zone, tenant=entry.value.decode())
 
     async def _target(self, name: str) -> str:
         """A CNAME target that was never given out; its tombstone stays for ever."""
@@ -243,8 +259,6 @@ class Registry:
             raise NotFound(f"no host {host.name}")
         for key in (keys.cert(host.name), keys.watch(host.name), keys.acme("host", host.name)):
             await self.store.delete(key)
-        if host.zone and not any(other.zone == host.zone for other in await self.hosts()):
-            await self.store.delete(keys.zone(host.zone))
         await self.audit("host.remove", host.name, tenant=host.tenant)
 
     def _id(self) -> str:

@@ -119,6 +119,7 @@ class Pebble:
         nonces: int = 5,
         eab: bool = False,
         always_valid: bool = False,
+        lifetime: int = 0,
     ) -> None:
         folder.mkdir(parents=True)
         self.port, self._management = free_port(), free_port()
@@ -145,6 +146,8 @@ class Pebble:
                 "kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
             },
         }
+        if lifetime:  # seconds; five years by default
+            settings["certificateValidityPeriod"] = lifetime
         (folder / "config.json").write_text(json.dumps({"pebble": settings}))
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -26,7 +26,8 @@ async def context(tmp_path: Path) -> AsyncIterator[Context]:
     "name",
     ["com", "co.uk", "github.io", "s3.amazonaws.com", "edge.esp.example", "x.edge.esp.example", "a..b", "-a.test",
      "a_b.example", "127.0.0.1", f"{'a' * 64}.example", f"{'a.' * 127}example", "a b.example", "*.acme.example",
-     "https://acme.example", "acme.example/x", "ёж", ""],
+     "https://acme.example", "acme.example/x", "ёж", "",
+     "xn--a.example", "links.xn--99999999.example", "com.", "CO.UK", "acme.example.."],
 )  # fmt: skip
 async def test_names_that_no_customer_can_own_are_refused(context: Context, name: str) -> None:
     with pytest.raises(BadInput):
@@ -54,6 +55,35 @@ async def test_a_delegated_zone_belongs_to_one_tenant(context: Context) -> None:
         await context.registry.add_host("steal.mail.acme.example", "rival", zone="mail.acme.example")
     for name in ("links", "news"):
         await context.registry.remove_host(f"{name}.mail.acme.example")
+    with pytest.raises(Conflict):  # the NS records may still stand
+        await context.registry.add_host("links.mail.acme.example", "rival", zone="mail.acme.example")
+    await context.registry.release_zone("mail.acme.example")
     await context.registry.add_host("links.mail.acme.example", "rival", zone="mail.acme.example")
+    with pytest.raises(Conflict):
+        await context.registry.release_zone("mail.acme.example")
     with pytest.raises(BadInput):
         await context.registry.add_host("links.other.example", "acme", zone="mail.acme.example")
+
+
+@pytest.mark.parametrize("again", ["LINKS.acme.example", "links.acme.example.", " links.acme.example"])
+async def test_a_name_spelt_another_way_is_the_same_name(context: Context, again: str) -> None:
+    await context.registry.add_host("links.acme.example", "acme")
+    with pytest.raises(Conflict):
+        await context.registry.add_host(again, "rival")
+
+
+async def test_an_idn_and_its_a_label_are_the_same_name_and_a_look_alike_is_another(context: Context) -> None:
+    await context.registry.add_host("links.bücher.example", "acme")
+    for again in ("links.xn--bcher-kva.example", "links.BÜCHER.example", "links.bu\u0308cher.example"):
+        with pytest.raises(Conflict):
+            await context.registry.add_host(again, "rival")
+    look_alike = await context.registry.add_host("links.b\u0443cher.example", "rival")  # Cyrillic u
+    assert look_alike.name.startswith("links.xn--")
+
+
+async def test_claims_of_a_taken_name_leave_no_targets_behind(context: Context) -> None:
+    await context.registry.add_host("links.acme.example", "acme")
+    for _ in range(3):
+        with pytest.raises(Conflict):
+            await context.registry.add_host("links.acme.example", "rival")
+    assert len(await context.store.list("target/")) == 1

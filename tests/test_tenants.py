@@ -98,6 +98,18 @@ async def test_the_directory_follows_changes_within_two_seconds(context: Context
     following.cancel()
 
 
+async def test_what_is_read_anew_after_a_lost_feed_is_in_force(context: Context) -> None:
+    await context.registry.add_tenant("acme")
+    await context.registry.add_host("links.acme.com", "acme", HostState.LIVE)
+    await context.directory.load(context.store)
+    assert context.directory.site("links.acme.com") is not None
+    await context.registry.set_host_state("links.acme.com", HostState.SUSPENDED, "abuse")
+    await context.directory.load(context.store)
+    site = context.directory.site("links.acme.com")
+    assert site is not None
+    assert site.host.state is HostState.SUSPENDED
+
+
 async def test_a_link_gets_a_host_that_can_answer_or_none(context: Context) -> None:
     registry, directory = context.registry, context.directory
     await registry.add_tenant("acme")

@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 _DEADLINE = 120.0  # seconds for the CA to validate, and again to issue
 _AGENT = "brandproxy"
+# Seconds until a window is asked for again: when the CA does not say, and what we let it say (RFC 9773 §4.3.2).
+_ASK, _ASK_LEAST, _ASK_MOST = 6 * 3600.0, 60.0, 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,9 @@ class Account:
         """A new order. A refused `replaces` is left out and the order made again (RFC 9773 §5)."""
 
         def make(client: ClientV2) -> Order:
+            chosen = _profile(client.directory, profile)
             identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
-            wanted = NewOrder(identifiers=identifiers, profile=profile or None, replaces=replaces or None)
+            wanted = NewOrder(identifiers=identifiers, profile=chosen or None, replaces=replaces or None)
             answer = client.net.post(client.directory["newOrder"], wanted, **self._nonces(client))
             return _order(answer, answer.headers.get("Location", ""))
 
@@ -126,6 +129,10 @@ class Account:
             if not replaces or refused.code not in ("alreadyReplaced", "conflict", "malformed", "unauthorized"):
                 raise
         return await self.order(csr, names, profile)
+
+    async def measure(self) -> None:
+        """Look at the CA's clock again (`skew`)."""
+        await self._run(lambda client: client.net.head(client.directory["newNonce"]))
 
     async def resume(self, uri: str) -> Order:
         return await self._run(lambda client: _order(self._read(client, uri), uri))
@@ -188,9 +195,10 @@ class Account:
             if not base or not certificate_id:
                 return None
             answer = client.net.get(f"{base}/{certificate_id}")
-            window = answer.json()["suggestedWindow"]
-            wait = now + (cast(Network, client.net).retry_in() or 6 * 3600)
-            return RenewalInfo(Window(seconds(window["start"]), seconds(window["end"])), wait)
+            told = answer.json()["suggestedWindow"]
+            window = Window(seconds(told["start"]), seconds(told["end"]))
+            wait = min(max(cast(Network, client.net).retry_in() or _ASK, _ASK_LEAST), _ASK_MOST)
+            return RenewalInfo(window if window.end > window.start else None, now + wait)
 
         return await self._run(read)
 
@@ -218,14 +226,19 @@ class Account:
             network.session.close()
 
     async def _wait(self, uri: str, while_in: set[str]) -> Order:
+        """Until the order left these states; no quicker than the CA's Retry-After (RFC 8555 §7.4)."""
         deadline, pause = time.monotonic() + _DEADLINE, 0.2
+
+        def read(client: ClientV2) -> tuple[Order, float]:
+            return _order(self._read(client, uri), uri), cast(Network, client.net).retry_in()
+
         while True:
-            order = await self.resume(uri)
+            order, told = await self._run(read)
             if order.status not in while_in:
                 return order
-            if time.monotonic() > deadline:
-                raise AcmeAway(f"the CA left an order {order.status} for {_DEADLINE:.0f} s")
-            await asyncio.sleep(pause)
+            if time.monotonic() + max(pause, told) > deadline:
+                raise AcmeAway(f"the CA leaves an order {order.status}", told)
+            await asyncio.sleep(max(pause, told))
             pause = min(pause * 1.5, 5.0)
 
     async def _failure(self, order: Order) -> AcmeRefused:
@@ -299,6 +312,16 @@ def ari_of(leaf: x509.Certificate) -> str:
     except x509.ExtensionNotFound:
         return ""
     return ari_id(found, leaf.serial_number) if found else ""
+
+
+def _profile(directory: messages.Directory, wanted: str) -> str:
+    """The profile to ask for; none of a CA that has no profiles (a second CA, mostly). Raises AcmeRefused."""
+    offered = directory.meta.profiles or {}
+    if wanted and offered and wanted not in offered:
+        raise AcmeRefused(
+            f"the CA has no profile {wanted!r}; it has {', '.join(sorted(offered))}", "invalidProfile"
+        )
+    return wanted if offered else ""
 
 
 def _order(answer: requests.Response, uri: str) -> Order:

@@ -168,6 +168,11 @@ async def remove_host(call: Call) -> None:
     await call.registry.remove_host(host.name)
 
 
+async def release_zone(call: Call) -> None:
+    call.operator()
+    await call.registry.release_zone(call.path["zone"])
+
+
 async def list_keys(call: Call) -> list[AccessView]:
     found = await access.list_keys(call.context.store)
     return [AccessView(key.id, key.tenant, key.note, key.created_at) for key in found if _sees(call, key.tenant)]
@@ -257,6 +262,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/v1/hosts/{name}", "Remove a host", remove_host),
     Operation("POST", "/v1/hosts/{name}/suspend", "Stop a host", suspend_host, Host, Reason),
     Operation("POST", "/v1/hosts/{name}/resume", "Let a suspended host start over", resume_host, Host),
+    Operation("DELETE", "/v1/zones/{zone}", "Let another tenant have a delegated zone", release_zone),
     Operation("GET", "/v1/keys", "List API keys", list_keys, list[AccessView]),
     Operation("POST", "/v1/keys", "Make an API key", add_key, AccessMade, NewAccess, 201),
     Operation("DELETE", "/v1/keys/{id}", "Revoke an API key", revoke_access),

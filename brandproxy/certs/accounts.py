@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,15 +25,16 @@ from brandproxy.store.seal import Seal
 class Accounts:
     def __init__(self, store: Store, seal: Seal, settings: Certs) -> None:
         self._store, self._seal, self._settings = store, seal, settings
-        self._open: dict[str, Account] = {}
+        self._open: dict[str, tuple[dict[str, str], Account]] = {}  # with the record it was opened by
         self._opening = asyncio.Lock()
 
     async def open(self, url: str) -> Account:
         """The account at this CA, made there and kept here when there is none. Raises AcmeAway, AcmeRefused."""
         async with self._opening:
-            if url not in self._open:
-                self._open[url] = await self._opened(url)
-            return self._open[url]
+            known = self._open.get(url)
+            if known is None or known[0] != await self._record(url):  # another process gave it a new key
+                known = self._open[url] = await self._opened(url)
+            return known[1]
 
     def forget(self, url: str) -> None:
         """Open it anew next time: the CA no longer knows the account."""
@@ -40,23 +43,31 @@ class Accounts:
     async def roll_over(self, url: str) -> None:
         """Give the account a new key."""
         account = await self.open(url)
-        fresh = new_key()
-        record = await self._record(url)
-        await self._write(url, {**record, "next": self._sealed(fresh)})
-        await account.roll_over(fresh)
-        await self._write(url, {"key": self._sealed(fresh)})
+        async with self._locked(url):
+            fresh = new_key()
+            record = await self._record(url)
+            await self._write(url, {"key": record["key"], "next": self._sealed(fresh)})
+            await account.roll_over(fresh)
+            await self._write(url, {"key": self._sealed(fresh)})
 
     def close(self) -> None:
-        for account in self._open.values():
+        for _, account in self._open.values():
             account.close()
 
-    async def _opened(self, url: str) -> Account:
+    async def _opened(self, url: str) -> tuple[dict[str, str], Account]:
+        async with self._locked(url):
+            account = await self._open_locked(url)
+            return await self._record(url), account
+
+    @asynccontextmanager
+    async def _locked(self, url: str) -> AsyncIterator[None]:
         while True:
             try:
                 async with self._store.lock(f"acme-account/{digest(url)}", ttl=60):
-                    return await self._open_locked(url)
+                    yield
+                    return
             except Locked:
-                await asyncio.sleep(0.2)  # another node makes it
+                await asyncio.sleep(0.2)  # another node is at it
 
     async def _open_locked(self, url: str) -> Account:
         record = await self._record(url)

@@ -41,24 +41,43 @@ class Budget:
 
     async def take(self, url: str, host: str, names: tuple[str, ...], renewal: bool, now: float) -> None:
         """Take a place for one order in every limit it counts against. Raises OverBudget, nothing taken then."""
-        settings, ca = self._settings, digest(url)
-        orders, week = Limit(settings.orders_limit, 3 * HOUR), 7 * DAY
-        domain, same = registered(host), digest(",".join(sorted(names)))
-        counts = (
-            _Count(f"orders/{ca}", orders if renewal else for_new(orders), "orders of this account"),
-            _Count(f"domain/{ca}/{domain}", Limit(settings.domain_limit, week), f"certificates under {domain}"),
-            _Count(f"set/{ca}/{same}", Limit(settings.set_limit, week), f"certificates of {host}"),
-        )
-        failed = Limit(settings.failure_limit, HOUR)
-        failures = _Count(f"failures/{ca}/{host}", failed, f"failed validations of {host}")
+        orders = Limit(self._settings.orders_limit, 3 * HOUR)
+        ordered = _Count(f"orders/{digest(url)}", orders if renewal else for_new(orders), "orders of this account")
+        counts = (ordered, *self._issued(url, host, names))
+        failed = Limit(self._settings.failure_limit, HOUR)
+        failures = _Count(f"failures/{digest(url)}/{host}", failed, f"failed validations of {host}")
         for count in (failures, *counts):
             free = free_at(await self._taken(count), count.limit, now)
             if free > now:
-                if count is counts[0]:
+                if count is ordered:
                     self.full_until[renewal] = free
                 raise _over(count, free)
         for count in counts:  # a race lost here may leave a place taken for nothing: on the safe side
             await self._add(count, now)
+
+    async def give_back(self, url: str, host: str, names: tuple[str, ...], at: float) -> None:
+        """The order that took its places at `at` brought no certificate: those that count certificates are free.
+
+        Otherwise a CA that fails for a day would cost a six-day certificate the rest of its life.
+        """
+        for count in self._issued(url, host, names):
+            key = keys.acme("budget", count.name)
+            while (entry := await self._store.get(key)) is not None:
+                taken = list(json.loads(entry.value))
+                if at not in taken:
+                    break
+                taken.remove(at)
+                if await self._store.replace(key, json.dumps(taken).encode(), entry.version):
+                    break
+
+    def _issued(self, url: str, host: str, names: tuple[str, ...]) -> tuple[_Count, _Count]:
+        """The limits that count certificates."""
+        settings, ca, week = self._settings, digest(url), 7 * DAY
+        domain, same = registered(host), digest(",".join(sorted(names)))
+        return (
+            _Count(f"domain/{ca}/{domain}", Limit(settings.domain_limit, week), f"certificates under {domain}"),
+            _Count(f"set/{ca}/{same}", Limit(settings.set_limit, week), f"certificates of {host}"),
+        )
 
     async def failed(self, url: str, host: str, now: float) -> None:
         """Count a failed authorization."""

@@ -31,6 +31,7 @@ from brandproxy.certs.progress import Pending, Progress
 from brandproxy.certs.vault import Certificate, Vault, certificate, covers
 from brandproxy.context import Context
 from brandproxy.core import caa
+from brandproxy.core.records import certificate_names
 from brandproxy.dnsupdate import UpdateAway, Updater, UpdateRefused, open_updater
 from brandproxy.errors import BadInput, BadSettings
 from brandproxy.model import Host
@@ -57,7 +58,7 @@ class Orders:
         self._looker = Looker(settings)
         self._preflight = Preflight(context.store, settings, self._looker)
         self._updater = open_updater(settings.dns)
-        self._directory = context.directory
+        self._directory, self._registry = context.directory, context.registry
 
     async def obtain(self, host: Host, old: Certificate | None, force: bool = False) -> Certificate | None:
         """A new certificate for the host in place of `old`; None when there is none now, `Progress` tells why.
@@ -76,11 +77,11 @@ class Orders:
             before = await progress.read(self._store, host.name)
             if not force and present is not None and not before.due(present.serial, self._now()):
                 return present
-            if not force and before.next_at > self._now():
+            if not force and before.waits(self._now()):
                 return None
             fresh, after = await self._tried(host, present, before)
-            if await self._store.get(keys.host(host.name)) is None:
-                return None  # removed meanwhile: a certificate must not outlive its host
+            if not await self._is_still(host):
+                return None  # a certificate must not outlive its host, nor go to the name's next owner
             if fresh is not None:
                 await self.vault.put(fresh)
                 after = Progress()
@@ -88,6 +89,10 @@ class Orders:
                 await alarms.failing(self._store, host, present, after, self._now())
             await progress.write(self._store, host.name, after)
             return fresh
+
+    async def _is_still(self, host: Host) -> bool:
+        entry = await self._store.get(keys.host(host.name))
+        return entry is not None and self._registry.codec.host(entry.value).target == host.target
 
     async def _sibling(self, host: Host, old: Certificate | None) -> Certificate | None:
         """A newer wildcard certificate of another host in the same delegated zone: one order serves them all."""
@@ -108,9 +113,9 @@ class Orders:
         try:
             return await self._ordered(host, present, before, url), before
         except OverBudget as over:
-            return None, before.waiting(str(over), "over-budget", over.free_at)
+            return None, before.waiting(str(over), "over-budget", over.free_at, now)
         except DnsUnknown as unknown:
-            return None, before.waiting(str(unknown), "dns-failing", now + _WAIT)
+            return None, before.waiting(str(unknown), "dns-failing", now + _WAIT, now)
         except NotReady as fault:
             return None, before.failed(str(fault), fault.code, now, left)
         except AcmeRefused as refused:
@@ -142,32 +147,46 @@ class Orders:
     async def _ordered(self, host: Host, present: Certificate | None, before: Progress, url: str) -> Certificate:
         account = await self.accounts.open(url)
         if abs(account.skew) > _SKEW:
-            self.accounts.forget(url)  # measured anew next time
+            await account.measure()
+        if abs(account.skew) > _SKEW:
             raise NotReady(f"this machine's clock is {abs(account.skew):.0f} s away from the CA's", "clock")
-        pending, order = await self._resumed(account, before)
+        pending, order = await self._resumed(account, host, before)
         if pending is None or order is None:
             pending, order = await self._begun(account, host, present, before)
         pem = self._seal.open(pending.key.encode())
-        csr = _request(pem, pending.names)
+        try:
+            chain = await self._finished(account, host, order, _request(pem, pending.names))
+        except (AcmeRefused, NotReady, UpdateAway, UpdateRefused):
+            await self.budget.give_back(url, host.name, pending.names, pending.at)
+            raise
+        return certificate(host.name, chain, pem, url)
+
+    async def _finished(self, account: Account, host: Host, order: Order, csr: bytes) -> str:
+        """The chain of an order, whatever state it is in."""
         if order.status == "pending":
             kind = "dns-01" if host.zone else "http-01"
             async with self._answered(host, await account.challenges(order, kind)) as challenges:
                 for challenge in challenges:
                     await account.answer(challenge)
                 order = await account.settle(order)
-        chain = await account.finish(order, csr)
-        return certificate(host.name, chain, pem, url)
+        return await account.finish(order, csr)
 
-    async def _resumed(self, account: Account, before: Progress) -> tuple[Pending | None, Order | None]:
+    async def _resumed(
+        self, account: Account, host: Host, before: Progress
+    ) -> tuple[Pending | None, Order | None]:
         """The order under way, as far as the CA still knows it and it can still succeed."""
         pending = before.pending
-        if pending is None or pending.ca != account.url or pending.at < self._now() - _ORDER_LASTS:
+        if pending is None or pending.ca != account.url:
             return None, None
-        try:
-            order = await account.resume(pending.uri)
-        except AcmeRefused:
-            return None, None
-        return (None, None) if order.status == "invalid" else (pending, order)
+        if pending.at >= self._now() - _ORDER_LASTS:
+            try:
+                order = await account.resume(pending.uri)
+                if order.status != "invalid":
+                    return pending, order
+            except AcmeRefused:
+                pass
+        await self.budget.give_back(pending.ca, host.name, pending.names, pending.at)
+        return None, None
 
     async def _begun(
         self, account: Account, host: Host, present: Certificate | None, before: Progress
@@ -175,15 +194,19 @@ class Orders:
         if host.zone:
             await self._primary().replace(host.zone, host.name, "CNAME", f"{host.target}.")
         await self._preflight.check(host, caa.Issuer(self._settings.caa_names, account.uri))
-        names = (host.zone, f"*.{host.zone}") if host.zone else (host.name,)
+        names, at = certificate_names(host), self._now()
         by_ca = present is not None and present.ca == account.url and before.from_ca
         if not by_ca:
-            await self.budget.take(account.url, host.name, names, present is not None, self._now())
+            await self.budget.take(account.url, host.name, names, present is not None, at)
         pem = key_pem(new_key())
         replaces = ari_of(_leaf(present)) if present is not None and present.ca == account.url else ""
-        order = await account.order(_request(pem, names), names, self._settings.profile, replaces)
+        try:
+            order = await account.order(_request(pem, names), names, self._settings.profile, replaces)
+        except (AcmeAway, AcmeRefused):
+            await self.budget.give_back(account.url, host.name, names, at)
+            raise
         sealed = self._seal.seal(pem).decode()
-        pending = Pending(account.url, order.uri, sealed, names, self._now())
+        pending = Pending(account.url, order.uri, sealed, names, at)
         await progress.write(self._store, host.name, replace(before, pending=pending))
         return pending, order
 
@@ -212,7 +235,7 @@ class Orders:
         name = f"_acme-challenge.{challenge.name}"
         await self._primary().add(host.zone, name, "TXT", challenge.answer)
         end = time.monotonic() + _PROPAGATION
-        while challenge.answer not in (await self._looker.resolver.look(name, "TXT")).values:
+        while not await self._looker.resolver.everywhere(name, "TXT", challenge.answer):
             if time.monotonic() > end:
                 raise NotReady(f"the name servers of {host.zone} do not take over our records", "dns-update")
             await asyncio.sleep(0.5)

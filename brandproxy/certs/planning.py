@@ -27,8 +27,12 @@ _SWEEP = 5.0  # seconds between sweeps, at least
 _WAITING = 1000  # most urgent candidates kept at hand between sweeps
 
 
+_RESTS, _FULL = 60.0, 4 * 3600.0  # no wait is longer; one that seems so was planned by a clock that was wrong
+
+
 class Step(Enum):
     LIVE = "its certificate is there, its state lags behind"
+    LAPSED = "it is live, and its certificate is not there or over"
     CHOOSE = "the instant of renewal is to be chosen, or the CA asked again"
     OBTAIN = "it needs a certificate"
 
@@ -100,11 +104,14 @@ class Planner:
         """What this host needs now, if anything can be done about it now."""
         if host.state not in (HostState.VERIFIED, HostState.LIVE) or host.name in self.busy:
             return None
-        if self.resting.get(host.name, 0) > now:
+        if now < self.resting.get(host.name, 0) <= now + _RESTS:
             return None
         read, known = self.facts.get(host.name), self.progress.get(host.name, _NOTHING)
+        if host.state is HostState.LIVE and (read is None or read.not_after <= now):
+            return Step.LAPSED
         if read is None or known.due(read.serial, now):
-            free = known.next_at <= now and self.full.get(read is not None, 0) <= now
+            full = self.full.get(read is not None, 0)
+            free = not known.waits(now) and not now < full <= now + _FULL
             return Step.OBTAIN if free else None
         if host.state is HostState.VERIFIED and read.not_after > now:
             return Step.LIVE

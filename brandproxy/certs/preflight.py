@@ -16,7 +16,7 @@ import httpx
 from brandproxy.config import Settings
 from brandproxy.core import caa
 from brandproxy.core.findings import findings
-from brandproxy.core.records import Observation, Verdict, proxied, verdict
+from brandproxy.core.records import Observation, Verdict, reached, verdict
 from brandproxy.errors import Final, Retryable
 from brandproxy.model import Host
 from brandproxy.onboarding import Looker
@@ -59,13 +59,10 @@ class Preflight:
 
     async def _probe(self, host: Host, seen: Observation) -> None:
         """Only our edge's own addresses are asked (or a proxy's before it), whatever else the records name."""
-        addresses = [*seen.a.values, *seen.aaaa.values]
-        if not proxied(seen):
-            addresses = [address for address in addresses if address in seen.edge]
         token, answer = f"probe-{secrets.token_urlsafe(16)}", secrets.token_urlsafe(16)
         await self._store.put(keys.challenge(token), answer.encode())
         try:
-            for address in addresses:
+            for address in reached(seen):
                 await self._ask(host.name, address, token, answer)
         finally:
             await self._store.delete(keys.challenge(token))
@@ -86,10 +83,18 @@ class Preflight:
 
 
 async def _fault(client: httpx.AsyncClient, url: str, host: str, answer: str) -> tuple[str, str] | None:
+    body = b""
     try:
-        got = await client.get(url, headers={"host": host})
-    except httpx.HTTPError as error:
+        async with (
+            asyncio.timeout(_TIMEOUT),
+            client.stream("GET", url, headers={"host": host, "accept-encoding": "identity"}) as got,
+        ):
+            async for chunk in got.aiter_raw():
+                body += chunk
+                if len(body) > len(answer):  # whoever answers it, we do not read on
+                    break
+    except (httpx.HTTPError, TimeoutError) as error:
         return "challenge-unreachable", f"does not answer: {type(error).__name__}"
-    if got.text == answer:
+    if body == answer.encode():
         return None
     return "challenge-hijacked", f"is answered by somebody else (status {got.status_code})"

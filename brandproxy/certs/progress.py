@@ -11,6 +11,7 @@ from brandproxy.core.renewal import backoff
 from brandproxy.store import Store, keys
 
 PREFIX = keys.acme("host", "")
+_CLOCKS = 300.0  # seconds nodes' clocks may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Progress:
 
     failures: int = 0
     next_at: float = 0.0
+    tried_at: float = 0.0  # when `next_at` was decided
     error: str = ""
     code: str = ""
     pending: Pending | None = None
@@ -42,15 +44,21 @@ class Progress:
         """`left`: seconds until the present certificate ends. `retry_in`: as the CA told."""
         failures = self.failures + 1
         next_at = now + max(backoff(failures, left), retry_in)
-        return replace(self, failures=failures, next_at=next_at, error=error, code=code, pending=None)
+        return replace(
+            self, failures=failures, next_at=next_at, tried_at=now, error=error, code=code, pending=None
+        )
+
+    def waits(self, now: float) -> bool:
+        """Whether it is too early to try again. A wait decided in our future is void: the clock was wrong then."""
+        return now < self.next_at and self.tried_at <= now + _CLOCKS
 
     def due(self, serial: str, now: float) -> bool:
         """Whether the certificate of this serial is to be renewed; not before its instant was chosen."""
         return self.serial == serial and 0 < self.renew_at <= now
 
-    def waiting(self, error: str, code: str, until: float) -> Progress:
+    def waiting(self, error: str, code: str, until: float, now: float) -> Progress:
         """Not a failure: nothing was tried."""
-        return replace(self, next_at=until, error=error, code=code)
+        return replace(self, next_at=until, tried_at=now, error=error, code=code)
 
 
 _PROGRESS = TypeAdapter(Progress)

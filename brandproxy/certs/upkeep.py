@@ -43,6 +43,9 @@ class Upkeep:
         self._registry = context.registry.acting("certificates")
         self._parallel = context.settings.certs.parallel
         self._dev = DevCA(context.settings.data) if context.settings.certs.ca == "dev" else None
+        self._steps = {
+            Step.LIVE: self._live, Step.LAPSED: self._lapsed, Step.CHOOSE: self._choose, Step.OBTAIN: self._obtain,
+        }  # fmt: skip
         self.orders = Orders(context, now)
         self.planner = Planner(context.directory, now, self.orders.budget.full_until)
 
@@ -92,7 +95,7 @@ class Upkeep:
         """Do one step; nothing that goes wrong with one host ends the others' upkeep."""
         rest = 0.0
         try:
-            await {Step.LIVE: self._live, Step.CHOOSE: self._choose, Step.OBTAIN: self._obtain}[step](host)
+            await self._steps[step](host)
         except (Locked, Conflict, NotFound):
             rest = _PAUSE * random.random()  # noqa: S311
         except Retryable as error:
@@ -125,6 +128,13 @@ class Upkeep:
 
     async def _live(self, host: Host) -> None:
         await self._registry.set_host_state(host.name, HostState.LIVE, "its certificate is there", seen=host)
+
+    async def _lapsed(self, host: Host) -> None:
+        """A recipient never meets a host that cannot answer: links use it again when it has a certificate."""
+        present = await self.orders.vault.get(host.name)
+        if present is None or present.not_after <= self._now():
+            reason = "its certificate is not there any more" if present is None else "its certificate ended"
+            await self._registry.set_host_state(host.name, HostState.VERIFIED, reason, seen=host)
 
     async def _choose(self, host: Host) -> None:
         """Choose the instant of renewal, once for a certificate, and again when the CA moves its window.

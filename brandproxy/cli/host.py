@@ -112,6 +112,16 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not a
     print(f"removed {name}; its CNAME target is never given out again")
 
 
+@app.command("release-zone")
+def release_zone(zone: Annotated[str, typer.Argument(help="A delegated zone without hosts.")]) -> None:
+    """Let another tenant have a delegated zone. Example: [bold]brandproxy host release-zone mail.acme.com[/bold]
+
+    First see to it that the old owner's NS records for it are gone: they would prove it for the next one.
+    """
+    with_context(lambda context: context.registry.release_zone(zone))
+    print(f"zone {zone} can be delegated for any tenant")
+
+
 def _move(name: str, state: HostState, reason: str, json: bool) -> None:
     host: Host = with_context(lambda context: context.registry.set_host_state(name, state, reason))
     print_json(asdict(host)) if json else print(f"{host.name} is {host.state}")

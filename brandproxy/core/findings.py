@@ -147,11 +147,13 @@ def _caa(host: Host, seen: Observation, issuer: caa.Issuer) -> Iterator[Finding]
             "caa-failing", True, f"The CAA records of {host.name} cannot be read, so no certificate is given.",
             "Check that your DNS servers answer questions for CAA records.",
         )  # fmt: skip
-    elif identity and not caa.allows(seen.caa, issuer, wildcard=bool(host.zone)):
-        yield Finding(
-            "caa-forbids", True, f"The CAA records at {seen.caa_at} do not let {identity} issue a certificate.",
-            f'Add: {seen.caa_at}. CAA 0 issue "{identity}"',
-        )  # fmt: skip
+    elif identity:
+        kinds = ("issue", "issuewild") if host.zone else ("issue",)  # the wildcard's name, and the one above it
+        for kind in kinds:
+            if not caa.allows(seen.caa, issuer, wildcard=kind == "issuewild"):
+                sentence = f"The CAA records at {seen.caa_at} do not let {identity} issue a certificate."
+                yield Finding("caa-forbids", True, sentence, f'Add: {seen.caa_at}. CAA 0 {kind} "{identity}"')
+                return
 
 
 def mail_findings(records: list[Wanted], seen: Observation) -> list[Finding]:

@@ -29,11 +29,21 @@ def hostname(value: str) -> str:
     except idna.IDNAError as error:
         raise BadInput(f"{value[:80]!r} is not a host name: {error}") from error
     labels = name.split(".")
+    for label in labels:
+        if label.startswith("xn--"):  # an A-label that no name leads to is nobody's name
+            _checked_label(label, value)
     if len(name) > 253 or len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
         raise BadInput(f"{value[:80]!r} is not a host name", "Use a full name such as links.example.com.")
     if labels[-1].isdigit():
         raise BadInput(f"{value[:80]!r} is an address, not a host name")
     return name
+
+
+def _checked_label(label: str, value: str) -> None:
+    try:
+        idna.ulabel(label)
+    except (idna.IDNAError, UnicodeError) as error:
+        raise BadInput(f"{value[:80]!r} is not a host name: {error}") from error
 
 
 def host_matches(name: str, patterns: str) -> bool:

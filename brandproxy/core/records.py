@@ -9,7 +9,7 @@ Proof of control is one of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from brandproxy.core.caa import Caa
@@ -89,6 +89,12 @@ class MailNames:
     dkim_domain: str = ""
     selectors: tuple[str, ...] = ()
     bounce_host: str = ""
+
+
+def certificate_names(host: Host) -> tuple[str, ...]:
+    """In a delegated zone one certificate serves all the names beside each other."""
+    beside = host.name.partition(".")[2]
+    return (beside, f"*.{beside}") if host.zone else (host.name,)
 
 
 def proof_name(host: str) -> str:
@@ -174,3 +180,9 @@ def proxied(seen: Observation) -> bool:
     except ValueError:
         return False
     return any(address in network for address in addresses for network in networks)
+
+
+def reached(seen: Observation) -> list[str]:
+    """The addresses behind the name that are our edge's or a known proxy's before it, and no others."""
+    found = [*seen.a.values, *seen.aaaa.values]
+    return [one for one in found if one in seen.edge or proxied(replace(seen, a=Seen("ok", (one,)), aaaa=NOTHING))]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 HOUR, DAY = 3600, 86400
 BACKOFF = (60, 600, 6000, DAY)  # seconds after the first, second, … failure in a row
 _SHORT = 10 * DAY
+_BACKDATED = HOUR  # CAs set the beginning back by as much
 RENEWALS_PART = 0.25  # of the account's orders, kept free for renewals
 
 
@@ -36,13 +37,15 @@ class Window:
 def renew_at(not_before: int, not_after: int, window: Window | None, luck: float) -> int:
     """The instant to renew at, chosen once and then kept. `luck` in [0, 1) spreads hosts over time.
 
-    1. a random instant inside the CA's window (RFC 9773 §4.2)
+    1. a random instant inside the CA's window (RFC 9773 §4.2), but not in the first hundredth of the lifetime: a
+       CA that calls every certificate overdue must not be asked for one after the other
     2. when a third of the lifetime is left; half, for lifetimes under ten days; up to a twentieth earlier,
        so that hosts that were issued together are not renewed together
     """
-    if window is not None and window.end > window.start:
-        return int(window.start + luck * (window.end - window.start))
     lifetime = not_after - not_before
+    if window is not None and window.end > window.start:
+        chosen = int(window.start + luck * (window.end - window.start))
+        return max(chosen, min(not_before + _BACKDATED + lifetime // 100, not_after))
     left = lifetime / 2 if lifetime < _SHORT else lifetime / 3
     return int(not_after - left - luck * lifetime / 20)
 
@@ -58,13 +61,13 @@ def backoff(failures: int, left: float = math.inf) -> int:
 
 def free_at(taken: Iterable[float], limit: Limit, now: float) -> float:
     """When one more fits: `now`, or the time at which the oldest of a full window leaves it."""
-    recent = sorted(at for at in taken if at > now - limit.seconds)
+    recent = sorted(pruned(taken, limit, now))
     return now if len(recent) < limit.count else recent[-limit.count] + limit.seconds
 
 
 def pruned(taken: Iterable[float], limit: Limit, now: float) -> list[float]:
-    """What still counts."""
-    return [at for at in taken if at > now - limit.seconds]
+    """What still counts. What lies ahead was taken by a clock that was wrong, and counts from now."""
+    return [min(at, now) for at in taken if at > now - limit.seconds]
 
 
 def for_new(limit: Limit) -> Limit:

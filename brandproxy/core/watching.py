@@ -13,7 +13,7 @@ from brandproxy.model import HostState
 
 UP, DOWN = 2, 3
 _CONFIRM = {True: 1.0, False: 60.0}  # seconds to the next look while a change is being confirmed
-_SLOWEST = 6 * 3600.0
+SLOWEST = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +72,5 @@ def next_look(state: HostState, since: float, watch: Watch, now: float, pace: Pa
     elif good:
         wait = pace.live
     else:
-        wait = min(max(pace.pending, (now - since) / 10), max(_SLOWEST, pace.pending))
+        wait = min(max(pace.pending, (now - since) / 10), max(SLOWEST, pace.pending))
     return now + wait * (0.8 + 0.4 * luck)

@@ -11,11 +11,13 @@ from brandproxy.core import caa
 from brandproxy.core.domains import registered
 from brandproxy.core.findings import findings, mail_findings
 from brandproxy.core.records import (
+    FAILED,
     MailNames,
     Observation,
     Seen,
     Wanted,
     apex_wanted,
+    certificate_names,
     proof_name,
     verdict,
     wanted,
@@ -28,6 +30,7 @@ from brandproxy.onboarding.report import Report, lines
 from brandproxy.resolver import Resolver, parse_servers
 
 _HSTS_DAY = 86400.0
+_LONGEST = 20.0  # seconds a look may take; a zone that is slower than that does not answer
 _BESIDE = ("A", "MX", "TXT")  # types that people leave beside a CNAME
 
 
@@ -40,7 +43,9 @@ class Looker:
         self._issuer = caa.Issuer(settings.certs.caa_names if settings.certs.ca not in ("none", "dev") else ())
         self._nameservers = tuple(_split(dns.nameservers))
         self._mail = MailNames(dns.dkim_domain, tuple(_split(dns.dkim_selectors)), dns.bounce_host)
-        self.resolver = Resolver(parse_servers(dns.servers), parse_servers(dns.recursive))
+        self.resolver = Resolver(
+            parse_servers(dns.servers), parse_servers(dns.recursive), settings.outbound.networks
+        )
 
     def wanted(self, host: Host) -> list[Wanted]:
         return wanted(host, self._nameservers, self._mail)
@@ -48,20 +53,24 @@ class Looker:
     async def report(self, host: Host, before: Watch, now: float) -> tuple[Report, Observation]:
         """Look once: the watch after this observation, the records line by line, what is wrong."""
         records = self.wanted(host)
-        seen = await self.observe(host, records)
+        try:
+            async with asyncio.timeout(_LONGEST):
+                seen = await self.observe(host, records)
+        except TimeoutError:
+            seen = Observation(cname=FAILED, txt=FAILED, delegation=FAILED if host.zone else None)
         decided = verdict(host, seen)
         issuer = replace(self._issuer, method="dns-01" if host.zone else "http-01")
         found = [*findings(host, seen, issuer, self._domain), *mail_findings(records, seen)]
         if seen.apex and not host.zone:
             records = [*apex_wanted(host), *records[1:]]
         watch = observe(before, decided, now)
-        return Report(watch, lines(host, records, seen, decided), tuple(found)), seen
+        return Report(watch, lines(host, records, seen, decided), tuple(found), target=host.target), seen
 
     async def observe(self, host: Host, records: list[Wanted]) -> Observation:
         """Ask everything there is to ask; questions that do not need each other's answers go out together."""
         name = host.name
         caa_set, delegation, mail, bogus, txt, edge = await asyncio.gather(
-            self.resolver.caa(name),
+            self.resolver.caa(certificate_names(host)[0]),
             self._delegation(host),
             self._mail_records(records),
             self.resolver.bogus(name),

@@ -28,6 +28,12 @@ class Report:
     lines: tuple[Line, ...] = ()
     findings: tuple[Finding, ...] = ()
     claimed: bool = False
+    target: str = ""  # of the host that was looked at
+
+    def votes(self, host: Host) -> Watch:
+        """What counts of it: nothing from before the host changed hands or state."""
+        same = self.target == host.target and self.watch.checked_at >= host.since
+        return self.watch if same else Watch(next_at=self.watch.next_at)
 
     @property
     def fatal(self) -> tuple[Finding, ...]:

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections import Counter as Counting
+from collections.abc import Callable, Iterator
 
 from prometheus_client import Counter
 
 from brandproxy.context import Context
-from brandproxy.core.records import Verdict
-from brandproxy.core.watching import Pace, Watch, moved, next_look
+from brandproxy.core.domains import registered
+from brandproxy.core.records import Verdict, verdict
+from brandproxy.core.watching import SLOWEST, Pace, Watch, moved, next_look
 from brandproxy.errors import BrandproxyError, Conflict, NotFound, Retryable
 from brandproxy.model import Host, HostState
 from brandproxy.onboarding import links
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 _TICK = 0.25  # seconds between looks at who is due
 _CLAIM = 30.0  # seconds a claimed look may take before another node makes it
 _AT_ONCE = 64  # looks under way in one process; a few dozen sockets each
+_BESIDE = 8  # of them, at names of one registered domain: a slow zone must not hold up the others
 
 CHANGES = Counter("brandproxy_host_changes", "Host state changes made by DNS checks", ["after"])
 LOOKS = Counter("brandproxy_dns_looks", "Looks at hosts' DNS", ["verdict"])
@@ -44,7 +47,7 @@ class Watcher:
         self._registry = context.registry.acting("dns-watch")
         self._pace = Pace(context.settings.dns.pending_seconds, context.settings.dns.live_seconds)
         self._due: dict[str, tuple[int, float]] = {}  # host -> (its `since` when planned, when)
-        self._busy: set[str] = set()
+        self._busy: dict[str, str] = {}  # host -> registered domain
         self.looker = Looker(context.settings)
 
     async def last(self, name: str) -> Report:
@@ -58,8 +61,9 @@ class Watcher:
         store = self._context.store
         entry = await store.get(keys.watch(host.name))
         before = Report() if entry is None else reports.load(entry.value)
-        report, _ = await self.looker.report(host, before.watch, self._now())
-        host = await self._move(host, report)
+        report, seen = await self.looker.report(host, before.votes(host), self._now())
+        if verdict(host, seen) is not Verdict.UNKNOWN:  # what was seen before moves nothing by itself
+            host = await self._move(host, report)
         report = report.due(self._next(host, report.watch))
         if entry is None:
             await store.create(keys.watch(host.name), reports.dump(report))
@@ -74,21 +78,37 @@ class Watcher:
         async with asyncio.TaskGroup() as group:
             while True:
                 begun = time.monotonic()
-                for host in self._due_hosts()[: _AT_ONCE - len(self._busy)]:
-                    self._busy.add(host.name)
+                for host in self._picked(self._due_hosts()):
                     group.create_task(self._turn(host))
                 # At most a twentieth of the time goes into asking who is due, however many hosts there are.
                 await asyncio.sleep(max(_TICK, 20 * (time.monotonic() - begun)))
 
     def _due_hosts(self) -> list[Host]:
+        """Who is to be looked at now, the longest waiting first."""
         now = self._now()
         due = []
         for host in self._context.directory.hosts():
             since, at = self._due.get(host.name, (-1, 0.0))
-            waiting = at > now and since == host.since
+            waiting = self._ahead(at, now) and since == host.since
             if not waiting and host.name not in self._busy and self._watched(host):
-                due.append(host)
-        return due
+                due.append((at, host))
+        return [host for _, host in sorted(due, key=lambda pair: pair[0])]
+
+    def _picked(self, due: list[Host]) -> Iterator[Host]:
+        """As many as there is room for; they are busy from now on."""
+        beside = Counting(self._busy.values())
+        for host in due:
+            if len(self._busy) >= _AT_ONCE:
+                return
+            domain = registered(host.name)
+            if beside[domain] < _BESIDE:
+                beside[domain] += 1
+                self._busy[host.name] = domain
+                yield host
+
+    def _ahead(self, at: float, now: float) -> bool:
+        """Whether a look is planned for later; not when our clock went back so far that no plan reaches there."""
+        return now < at <= now + 1.2 * max(SLOWEST, self._pace.live, self._pace.pending) + _CLAIM
 
     def _watched(self, host: Host) -> bool:
         """Names under localhost are this machine's own: no public DNS is asked for them (RFC 6761 §6.3)."""
@@ -109,7 +129,7 @@ class Watcher:
             log.exception("dns: %s", host.name)
             self._due[host.name] = (host.since, self._now() + 60)
         finally:
-            self._busy.discard(host.name)
+            self._busy.pop(host.name, None)
 
     async def _claim(self, host: Host) -> bool:
         """Whether this node makes the look. Another's claim or newer look moves our plan."""
@@ -119,7 +139,7 @@ class Watcher:
             return await store.create(key, reports.dump(Report().claim(now + _CLAIM)))
         before = reports.load(entry.value)
         stale = before.watch.checked_at < host.since and not before.claimed  # the state changed since
-        if before.watch.next_at > now and not stale:
+        if self._ahead(before.watch.next_at, now) and not stale:
             self._due[host.name] = (host.since, before.watch.next_at)
             return False
         return await store.replace(key, reports.dump(before.claim(now + _CLAIM)), entry.version)
@@ -138,7 +158,11 @@ class Watcher:
         return await self._registry.set_host_state(host.name, after, reason, seen=host)
 
     async def _certified(self, host: Host) -> bool:
-        return await self._context.store.get(keys.cert(host.name)) is not None
+        from brandproxy.certs.vault import facts  # certs looks at DNS before it orders, so it imports us
+
+        entry = await self._context.store.get(keys.cert(host.name))
+        found = facts(entry.value) if entry else None
+        return found is not None and found.not_after > self._now()
 
 
 async def page_link(context: Context, name: str) -> str:

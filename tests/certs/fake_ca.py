@@ -9,6 +9,7 @@ import base64
 import json
 import ssl
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,9 @@ class FakeCA:
         self.asked: list[str] = []
         self.orders: list[dict[str, Any]] = []
         self.refuse_replaces = False
+        self.profiles: dict[str, int] = {}  # name -> lifetime of its certificates
+        self.trouble: Callable[[str, Any], tuple[int, Any, dict[str, str]] | None] = lambda path, body: None
+        self.paths: list[str] = []
         self._chains: list[str] = []
         self._key = ec.generate_private_key(ec.SECP256R1())
         authority = trustme.CA()
@@ -54,12 +58,16 @@ class FakeCA:
 
     def answer(self, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
         base, head = self.base, {}
+        self.paths.append(path)
+        if (found := self.trouble(path, body)) is not None:
+            return found
         if path == "/dir":
             names = ("newNonce", "newAccount", "newOrder", "revokeCert", "keyChange", "renewalInfo")
-            return 200, {name: f"{base}/{name}" for name in names}, head
+            meta = {"profiles": dict.fromkeys(self.profiles, "told at length elsewhere")} if self.profiles else {}
+            return 200, {name: f"{base}/{name}" for name in names} | {"meta": meta}, head
         if path.startswith("/renewalInfo/"):
             self.asked.append(path.rpartition("/")[2])
-            start, end, wait = self.windows.get("*", (0, 0, 0))
+            start, end, wait = self.windows.get(self.asked[-1]) or self.windows.get("*", (0, 0, 0))
             return 200, {"suggestedWindow": {"start": _iso(start), "end": _iso(end)}}, {"Retry-After": str(wait)}
         if path == "/newAccount":
             return 201, {"status": "valid"}, {"Location": f"{base}/account/1"}
@@ -68,19 +76,22 @@ class FakeCA:
             if body.get("replaces") and self.refuse_replaces:
                 kind = "urn:ietf:params:acme:error:alreadyReplaced"
                 return 400, {"type": kind, "detail": "already replaced"}, head
-            return 201, self._order("ready"), {"Location": f"{base}/order/{len(self.orders)}"}
+            return 201, self.order("ready"), {"Location": f"{base}/order/{len(self.orders)}"}
         if path.startswith("/finalize/"):
             self._chains.append(self._issue(x509.load_der_x509_csr(_bytes(body["csr"]))))
-            return 200, self._order("valid"), head
+            return 200, self.order("valid"), head
         if path.startswith("/certificate/"):
             return 200, self._chains[-1], head
-        return 200, self._order("valid"), head
+        return 200, self.order("valid"), head
 
-    def _order(self, status: str) -> dict[str, Any]:
+    def order(self, status: str) -> dict[str, Any]:
         return {
             "status": status, "authorizations": [], "identifiers": [], "finalize": f"{self.base}/finalize/1",
             **({"certificate": f"{self.base}/certificate/1"} if status == "valid" else {}),
         }  # fmt: skip
+
+    def _lasts(self) -> int:
+        return self.profiles.get(self.orders[-1].get("profile", ""), self.lifetime)
 
     def _issue(self, csr: x509.CertificateSigningRequest) -> str:
         begins = datetime.fromtimestamp(self.clock(), UTC)
@@ -93,7 +104,7 @@ class FakeCA:
             .public_key(public)  # type: ignore[arg-type]
             .serial_number(x509.random_serial_number())
             .not_valid_before(begins)
-            .not_valid_after(begins + timedelta(seconds=self.lifetime))
+            .not_valid_after(begins + timedelta(seconds=self._lasts()))
             .add_extension(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value, False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
         )

@@ -8,7 +8,18 @@ import pytest
 
 from brandproxy.core.caa import Caa, Issuer
 from brandproxy.core.findings import CODES, findings, mail_findings
-from brandproxy.core.records import FAILED, NOTHING, MailNames, Observation, Seen, Verdict, verdict, wanted
+from brandproxy.core.records import (
+    FAILED,
+    NOTHING,
+    MailNames,
+    Observation,
+    Seen,
+    Verdict,
+    certificate_names,
+    reached,
+    verdict,
+    wanted,
+)
 from brandproxy.model import Host
 
 TARGET = "abc123.edge.example"
@@ -112,6 +123,28 @@ def test_mail_records_are_two_dkim_selectors_and_the_bounce_host() -> None:
         "mail-record-elsewhere",
         "mail-record-missing",
     ]
+
+
+@pytest.mark.parametrize("tag", ["issue", "issuewild"])
+def test_a_wildcard_certificate_needs_leave_for_both_of_its_names(tag: str) -> None:
+    other = "issuewild" if tag == "issue" else "issue"
+    half = (Caa(0, tag, "ca.example"), Caa(0, other, "other.example"))
+    seen = replace(NONE, delegation=Seen("ok", ("ns1.esp.example",)), caa=half, caa_at="acme.example")
+    [finding] = findings(ZONED, seen, CA)
+    assert (finding.code, f"CAA 0 {other} " in finding.fix) == ("caa-forbids", True)
+
+
+def test_the_certificate_of_a_name_deep_in_a_delegated_zone_is_for_that_name() -> None:
+    deep = replace(ZONED, name="links.eu.mail.acme.example")
+    assert certificate_names(ZONED) == ("mail.acme.example", "*.mail.acme.example")
+    assert certificate_names(deep) == ("eu.mail.acme.example", "*.eu.mail.acme.example")
+    assert certificate_names(HOST) == (HOST.name,)
+
+
+def test_only_our_edge_and_known_proxies_are_probed_whatever_the_records_name() -> None:
+    seen = replace(NONE, a=Seen("ok", ("104.16.1.1", "169.254.169.254", "10.0.0.1")), aaaa=Seen("ok", ("::1",)))
+    assert reached(seen) == ["104.16.1.1"]
+    assert reached(replace(RIGHT, aaaa=Seen("ok", ("2001:db8::7",)))) == ["192.0.2.1"]
 
 
 def test_every_code_that_can_come_up_is_listed_once() -> None:

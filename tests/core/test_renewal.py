@@ -37,7 +37,13 @@ def test_without_a_window_a_third_of_the_lifetime_is_left_a_half_of_a_short_one(
 
 @given(st.integers(0, 10**9), st.integers(1, 10**7), st.floats(0, 0.999))
 def test_the_cas_window_is_kept(start: int, length: int, luck: float) -> None:
-    assert start <= renew_at(0, 10**9, Window(start, start + length), luck) <= start + length
+    chosen = renew_at(-(10**8), 10**9, Window(start, start + length), luck)
+    assert start <= chosen <= start + length
+
+
+def test_a_window_that_is_always_over_does_not_renew_what_was_just_issued() -> None:
+    assert renew_at(0, 45 * DAY, Window(-DAY, -HOUR), 0.5) == HOUR + 45 * DAY // 100
+    assert renew_at(0, 160 * HOUR, Window(-DAY, 1), 0.5) == HOUR + 160 * HOUR // 100
 
 
 @given(st.lists(st.integers(0, 100_000), max_size=60), st.integers(1, 20), st.integers(1, 10_000))

@@ -1,0 +1,166 @@
+"""A CA that misbehaves, and clocks that do: nothing is ordered twice, nothing waits for ever, nothing loops."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from brandproxy.acme import account as accounts
+from brandproxy.certs import progress
+from brandproxy.certs.ordering import Orders
+from brandproxy.core.renewal import DAY, HOUR
+from brandproxy.model import HostState
+from tests.certs.stage import HOST, Stage, stage
+
+__all__ = ["stage"]
+
+_ERROR = "urn:ietf:params:acme:error:"
+
+
+def problem(status: int, kind: str, **head: str) -> tuple[int, Any, dict[str, str]]:
+    return (
+        status,
+        {"type": _ERROR + kind, "detail": f"told: {kind}"},
+        {k.replace("_", "-"): v for k, v in head.items()},
+    )
+
+
+async def due(stage: Stage) -> None:
+    """The certificate at hand is due now."""
+    stage.at = (await stage.known()).renew_at + 1
+    stage.ca.orders.clear()
+    stage.ca.paths.clear()
+
+
+async def test_a_ca_that_calls_every_certificate_overdue_is_not_asked_in_a_loop(stage: Stage) -> None:
+    stage.ca.windows["*"] = (1, 2, 60)
+    stage.ca.orders.clear()
+    for _ in range(48):
+        stage.at += HOUR
+        await stage.plan()
+    assert 1 <= len(stage.ca.orders) <= 4
+
+
+async def test_a_rate_limit_is_waited_for_as_long_as_the_ca_says(stage: Stage) -> None:
+    await due(stage)
+    stage.ca.trouble = lambda path, body: (
+        problem(429, "rateLimited", Retry_After=str(20 * HOUR)) if path == "/newOrder" else None
+    )
+    first, begin = await stage.serial(), stage.at
+    for _ in range(19):
+        await stage.plan()
+        stage.at += HOUR
+    assert stage.ca.paths.count("/newOrder") == 1
+    known = await stage.known()
+    assert (known.code, known.next_at - begin >= 20 * HOUR) == ("rateLimited", True)
+    stage.ca.trouble = lambda path, body: None
+    stage.at = known.next_at + 1
+    await stage.plan()
+    assert await stage.serial() != first
+
+
+async def test_a_storm_of_bad_nonces_ends_and_is_tried_again_later(stage: Stage) -> None:
+    await due(stage)
+    stage.ca.trouble = lambda path, body: problem(400, "badNonce") if path == "/newOrder" else None
+    first = await stage.serial()
+    await stage.plan()
+    assert stage.ca.paths.count("/newOrder") <= 30
+    assert (await stage.known()).code == "ca-away"
+    stage.ca.trouble = lambda path, body: None
+    stage.at = (await stage.known()).next_at + 1
+    await stage.plan()
+    assert await stage.serial() != first
+
+
+async def test_an_order_stuck_in_processing_is_gone_on_with_and_polled_as_the_ca_says(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "_DEADLINE", 3.0)
+    await due(stage)
+    chains: list[Any] = []
+
+    def stuck(path: str, body: Any) -> tuple[int, Any, dict[str, str]] | None:
+        if path.startswith("/finalize/") and not chains:
+            stage.ca.trouble = lambda path, body: None
+            chains.append(stage.ca.answer(path, body))
+            stage.ca.trouble = stuck
+        if path.startswith(("/finalize/", "/order/")) and chains:
+            return 200, stage.ca.order("processing"), {"Retry-After": "1"}
+        return None
+
+    stage.ca.trouble = stuck
+    first = await stage.serial()
+    await stage.plan()
+    known = await stage.known()
+    assert (known.code, known.pending is not None) == ("ca-away", True)
+    assert stage.ca.paths.count("/order/1") <= 4  # once a second
+    stage.ca.trouble = lambda path, body: None
+    stage.at = known.next_at + 1
+    await stage.plan()
+    assert await stage.serial() != first
+    assert len(stage.ca.orders) == 1
+    assert stage.ca.paths.count("/finalize/1") == 2  # once here, once by the test's own hand
+
+
+async def test_back_off_survives_a_restart_but_not_a_clock_that_was_wrong(stage: Stage) -> None:
+    await due(stage)
+    stage.ca.trouble = lambda path, body: problem(403, "rejectedIdentifier") if path == "/newOrder" else None
+    await stage.plan()
+    assert stage.ca.paths.count("/newOrder") == 1
+    stage.at += 30
+    await stage.plan(restarted=True)
+    assert stage.ca.paths.count("/newOrder") == 1
+    now = stage.at
+    stage.at += 365 * DAY  # a machine that woke up in another year
+    await progress.write(
+        stage.context.store, HOST, (await stage.known()).failed("clock", "clock", stage.at, float("inf"))
+    )
+    stage.at = now
+    stage.ca.trouble = lambda path, body: None
+    first = await stage.serial()
+    await stage.plan()
+    assert await stage.serial() != first
+
+
+async def test_links_leave_a_host_whose_certificate_ended_and_come_back_with_the_next(stage: Stage) -> None:
+    found = await stage.certificate()
+    stage.ca.trouble = lambda path, body: problem(503, "serverInternal")
+    stage.at = found.not_after + 1
+    await stage.plan()
+    host = await stage.context.registry.host(HOST)
+    assert (host.state, host.reason) == (HostState.VERIFIED, "its certificate ended")
+    await stage.context.directory.load(stage.context.store)
+    assert stage.context.directory.base_url("acme") is None
+    stage.ca.trouble = lambda path, body: None
+    stage.at += 2 * DAY
+    await stage.plan()
+    assert (await stage.context.registry.host(HOST)).state is HostState.LIVE
+
+
+async def test_a_revoked_certificate_is_not_served_as_live(stage: Stage) -> None:
+    stage.ca.trouble = lambda path, body: problem(503, "serverInternal")
+    await Orders(stage.context).vault.remove(HOST)
+    await stage.plan()
+    assert (await stage.context.registry.host(HOST)).state is HostState.VERIFIED
+
+
+async def test_a_name_given_to_another_while_its_order_runs_gets_none_of_it(stage: Stage) -> None:
+    await stage.context.registry.add_tenant("rival")
+    await due(stage)
+    loop = asyncio.get_running_loop()
+
+    def meanwhile(path: str, body: Any) -> None:
+        if path.startswith("/finalize/"):
+            asyncio.run_coroutine_threadsafe(change(), loop).result(10)
+
+    async def change() -> None:
+        await stage.context.registry.remove_host(HOST)
+        await stage.context.registry.add_host(HOST, "rival")
+
+    stage.ca.trouble = meanwhile
+    orders = Orders(stage.context, lambda: stage.at)
+    assert await orders.obtain(stage.host, await stage.certificate()) is None
+    assert await orders.vault.hosts() == []
+    orders.accounts.close()
