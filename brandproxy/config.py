@@ -169,6 +169,14 @@ class Dns(_Section):
     dkim_selectors: str = Field("bp1,bp2", description="DKIM selectors asked as CNAMEs; two, so that keys rotate")
     bounce_host: str = Field("", description="target of customers' bounce host; empty: not asked")
 
+    @field_validator("dkim_selectors")
+    @classmethod
+    def _are_two(cls, value: str) -> str:
+        found = {part.strip() for part in value.split(",") if part.strip()}
+        if len(found) < 2 or any(not part.replace("-", "").isalnum() for part in found):
+            raise ValueError("name two selectors at least, so that keys can rotate, e.g. `bp1,bp2`")
+        return value
+
 
 class Analytics(_Section):
     """Where events end up."""

@@ -53,10 +53,10 @@ def npm_packages(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Knot]:
-    """A real DNS server; `mail.acme.test` is a zone of its own, as if delegated."""
+    """A real DNS server; `mail.acme.test` is a zone of its own, as if delegated, `esp.test` the operator's."""
     from tests.parts import Knot
 
-    knot = Knot(tmp_path_factory.mktemp("dns") / "knot", ("test", "mail.acme.test"))
+    knot = Knot(tmp_path_factory.mktemp("dns") / "knot", ("test", "mail.acme.test", "esp.test"))
     knot.start()
     yield knot
     knot.stop()

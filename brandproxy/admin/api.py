@@ -28,6 +28,7 @@ from brandproxy.admin.views import (
     NewAccess,
     NewBlock,
     NewHost,
+    NewPublicKey,
     NewTenant,
     Reason,
     TenantChange,
@@ -40,6 +41,7 @@ from brandproxy.core import names
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.model import Block, BlockKind, Host, HostState, Tenant
 from brandproxy.onboarding import Report, Watcher, page_link
+from brandproxy.onboarding.dkim import PublicKey, PublicKeys
 from brandproxy.storage import origins
 from brandproxy.store import keys
 
@@ -140,7 +142,23 @@ async def _dns(call: Call, host: Host, report: Report) -> DnsView:
     page = await page_link(call.context, host.name)
     certificate = await status(call.context.store, host.name)
     watch = report.watch
-    return DnsView(host, page, watch.checked_at, watch.next_at, report.lines, report.findings, certificate)
+    return DnsView(
+        host, page, watch.checked_at, watch.next_at, report.lines, report.findings, report.alignment, certificate
+    )
+
+
+async def list_dkim(call: Call) -> list[PublicKey]:
+    return await PublicKeys(call.context, _slug(call), call.registry).all()
+
+
+async def publish_dkim(call: Call) -> PublicKey:
+    call.operator()
+    return await PublicKeys(call.context, _slug(call), call.registry).publish(call.path["selector"], call.body.key)
+
+
+async def withdraw_dkim(call: Call) -> None:
+    call.operator()
+    await PublicKeys(call.context, _slug(call), call.registry).withdraw(call.path["selector"])
 
 
 async def transfer_host(call: Call) -> Host:
@@ -250,6 +268,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/v1/tenants/{slug}", "Remove a tenant without hosts", remove_tenant),
     Operation("POST", "/v1/tenants/{slug}/rotate-key", "Make a new signing key", rotate_key, TenantView),
     Operation("POST", "/v1/tenants/{slug}/keys/{number}/revoke", "Revoke a leaked one", revoke_key, TenantView),
+    Operation("GET", "/v1/tenants/{slug}/dkim", "Public DKIM keys in DNS", list_dkim, list[PublicKey]),
+    Operation(
+        "PUT", "/v1/tenants/{slug}/dkim/{selector}", "Publish the signer's public key", publish_dkim, PublicKey,
+        NewPublicKey,
+    ),
+    Operation("DELETE", "/v1/tenants/{slug}/dkim/{selector}", "Withdraw an old key", withdraw_dkim),
     Operation(
         "GET", "/v1/hosts", "List hosts", list_hosts, HostPage,
         query=(("tenant", "only this tenant's"), ("after", "the page behind this name")),

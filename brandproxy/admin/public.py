@@ -87,8 +87,8 @@ class Public:
         tone, headline, explanation = _WORDS[host.state]
         text = self._templates.get_template(template).render(
             host=host, tone=tone, headline=headline, explanation=explanation, marks=_MARKS,
-            lines=report.lines, findings=report.findings, certificate=_certificate(host, certificate),
-            checked=_checked(report),
+            lines=report.lines, findings=report.findings, alignment=report.alignment,
+            certificate=_certificate(host, certificate), checked=_checked(report),
         )  # fmt: skip
         return HTMLResponse(text, headers=_HEADERS)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brandproxy.certs.status import CertStatus
+from brandproxy.core.alignment import Alignment
 from brandproxy.core.records import Finding
 from brandproxy.model import BlockKind, Host, Origin, Policy
 from brandproxy.onboarding.report import Line
@@ -71,7 +72,15 @@ class DnsView:
     next_at: float
     lines: tuple[Line, ...]
     findings: tuple[Finding, ...]
+    alignment: tuple[Alignment, ...]
     certificate: CertStatus
+
+
+@dataclass(frozen=True)
+class NewPublicKey:
+    """`key`: the public key as PEM, as the TXT record's text, or as opendkim-genkey writes it."""
+
+    key: str
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("origin", "origin"),
     ("cache", "cache"),
     ("dns", None),
+    ("dkim", "dkim"),
     ("cert", "cert"),
     ("token", "token"),
     ("key", "key"),

@@ -11,6 +11,7 @@ from brandproxy.cli.common import Json, print_json, print_table, with_context
 from brandproxy.context import Context
 
 if TYPE_CHECKING:
+    from brandproxy.core.alignment import Alignment
     from brandproxy.model import Host
     from brandproxy.onboarding import Report
 
@@ -47,6 +48,8 @@ def dns(
         print_json({"host": asdict(host), "page": url, **asdict(report)})
     elif zone_file:
         for line in report.lines:
+            if line.wanted.ours:  # not the customer's to create
+                continue
             value = f'"{line.wanted.value}"' if line.wanted.type == "TXT" else f"{line.wanted.value}."
             print(f"{line.wanted.name}. IN {line.wanted.type} {value}")
     else:
@@ -65,6 +68,10 @@ async def _look(context: Context, name: str) -> tuple[Host, Report, str]:
     return host, report, await page_link(context, name)
 
 
+def _modes(one: Alignment) -> str:
+    return "strict and relaxed" if one.strict else "relaxed" if one.relaxed else "never"
+
+
 def show(host: Host, report: Report) -> None:
     """The report for people."""
     from rich.console import Console
@@ -75,11 +82,22 @@ def show(host: Host, report: Report) -> None:
     rows = [
         (
             MARKS[line.state], line.wanted.type, line.wanted.name, line.wanted.value,
-            " ".join(map(escape, line.seen)) or "-", "" if line.wanted.needed else "recommended",
+            " ".join(map(escape, line.seen)) or "-",
+            "kept by us" if line.wanted.ours else "" if line.wanted.needed else "recommended",
         )
         for line in report.lines
     ]  # fmt: skip
     print_table(("", "type", "name", "value", "seen now", ""), rows, "no records are wanted")
+    if report.alignment:
+        aligned = [
+            (
+                "[green]✓ passes[/]" if one.passes else "[red]✗ does not[/]", one.sender, one.mechanism,
+                one.identity, one.mode, _modes(one), one.by,
+            )
+            for one in report.alignment
+        ]  # fmt: skip
+        columns = ("DMARC", "mail from", "by", "identity", "policy", "would align", "records")
+        print_table(columns, aligned, "")
     for finding in report.findings:
         colour = "red" if finding.fatal else "yellow"
         console.print(f"[{colour}]{finding.code}[/] {escape(finding.sentence)}\n  {escape(finding.fix)}")

@@ -13,6 +13,8 @@ CODES = {
     "cname-elsewhere", "cname-of-other-host", "address-not-cname", "conflicting-records", "target-dangling",
     "apex-needs-txt", "txt-missing", "txt-elsewhere", "proxied", "stray-aaaa", "wildcard-answers", "chain-long",
     "parent-hsts", "caa-forbids", "caa-failing", "mail-record-missing", "mail-record-elsewhere",
+    "record-kept-by-us", "zone-update-failing", "dkim-key-missing", "dkim-key-bad", "spf-missing",
+    "bounce-mx-missing", "dmarc-missing", "dmarc-double", "alignment-strict",
 }  # fmt: skip
 
 _LONG_CHAIN = 8  # resolvers give up somewhere between 8 and 16
@@ -164,7 +166,10 @@ def mail_findings(records: list[Wanted], seen: Observation) -> list[Finding]:
         if record.needed or answer is None or answer.status == "failed" or record.value in answer.values:
             continue
         create = f"Create: {record.name}. {record.type} {record.value}."
-        if answer.values:
+        if record.ours:
+            sentence = f"{record.name} is not there yet, or not right."
+            found.append(Finding("record-kept-by-us", False, sentence, "Nothing to do: we publish it ourselves."))
+        elif answer.values:
             sentence = f"{record.name} points at {answer.values[0]}."
             found.append(Finding("mail-record-elsewhere", False, sentence, create))
         else:

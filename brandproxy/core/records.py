@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from brandproxy.core.caa import Caa
+from brandproxy.core.domains import registered
 from brandproxy.model import Host
 
 
@@ -24,13 +25,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A record the customer creates. `why` is for people; `needed` False: for mail's good, not for links."""
+    """A record that has to be there. `why` is for people; `needed` False: not what proves the name; `ours`: in a
+    zone delegated to us, so we publish it."""
 
     type: str
     name: str
     value: str
     why: str
     needed: bool = True
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class Observation:
     caa_at: str = ""
     caa_failed: bool = False
     delegation: Seen | None = None  # NS at the delegated zone, where there is one
-    mail: dict[tuple[str, str], Seen] = field(default_factory=dict)  # (type, name) of records wanted for mail
+    mail: dict[tuple[str, str], Seen] = field(default_factory=dict)  # (type, name) of records not needed
+    ends: dict[tuple[str, str], Seen] = field(default_factory=dict)  # what stands at the ends of their CNAMEs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,10 @@ class MailNames:
     dkim_domain: str = ""
     selectors: tuple[str, ...] = ()
     bounce_host: str = ""
+
+    def key_name(self, selector: str, tenant: str) -> str:
+        """Where the operator keeps the tenant's public key; customers' selectors are CNAMEs to it."""
+        return f"{selector}.{tenant}.{self.dkim_domain}"
 
 
 def certificate_names(host: Host) -> tuple[str, ...]:
@@ -102,12 +110,14 @@ def proof_name(host: str) -> str:
 
 
 def wanted(host: Host, nameservers: tuple[str, ...] = (), mail: MailNames | None = None) -> list[Wanted]:
-    """The records to create. With a delegated zone: its NS records only, the rest is ours to keep."""
+    """The records that have to be there. Of a delegated zone the customer creates the NS records only."""
+    mail_wanted = mail_records(host, mail or MailNames())
+    why = "links and images in your mail go through this name"
     if host.zone:
-        why = "hands this part of your domain to us; we keep the records of its links"
-        return [Wanted("NS", host.zone, server, why) for server in nameservers]
-    link = Wanted("CNAME", host.name, host.target, "links and images in your mail go through this name")
-    return [link, *mail_records(host, mail or MailNames())]
+        hands = "hands this part of your domain to us; we keep all other records in it"
+        delegation = [Wanted("NS", host.zone, server, hands) for server in nameservers]
+        return [*delegation, Wanted("CNAME", host.name, host.target, why, needed=False, ours=True), *mail_wanted]
+    return [Wanted("CNAME", host.name, host.target, why), *mail_wanted]
 
 
 def apex_wanted(host: Host) -> list[Wanted]:
@@ -120,28 +130,33 @@ def apex_wanted(host: Host) -> list[Wanted]:
 
 def mail_records(host: Host, mail: MailNames) -> list[Wanted]:
     """DKIM selectors as CNAMEs, two at least, so that keys rotate without the customer; the bounce host."""
-    domain = sending_domain(host.name)
+    domain, ours = mail_domain(host), bool(host.zone)
     found = []
     if mail.dkim_domain:
+        why = "signs your mail; with two of them keys change without you"
         found = [
             Wanted(
-                "CNAME", f"{selector}._domainkey.{domain}", f"{selector}.{host.tenant}.{mail.dkim_domain}",
-                "signs your mail; with two of them keys change without you", needed=False,
+                "CNAME", selector_name(selector, domain), mail.key_name(selector, host.tenant), why, False, ours
             )
             for selector in mail.selectors
-        ]  # fmt: skip
+        ]
     if mail.bounce_host:
         why = "return-path of your mail, so that SPF passes under your own name"
-        found.append(Wanted("CNAME", f"bounce.{domain}", mail.bounce_host, why, needed=False))
+        found.append(Wanted("CNAME", bounce_name(domain), mail.bounce_host, why, False, ours))
     return found
 
 
-def sending_domain(host: str) -> str:
-    """The domain mail is sent from: the name above the link host."""
-    from brandproxy.core.domains import registered
+def mail_domain(host: Host) -> str:
+    """The domain mail is sent from: the delegated zone, else the name above the link host."""
+    return host.zone or (host.name if registered(host.name) == host.name else host.name.partition(".")[2])
 
-    parent = host.partition(".")[2]
-    return host if registered(host) == host else parent
+
+def selector_name(selector: str, domain: str) -> str:
+    return f"{selector}._domainkey.{domain}"
+
+
+def bounce_name(domain: str) -> str:
+    return f"bounce.{domain}"
 
 
 def verdict(host: Host, seen: Observation) -> Verdict:

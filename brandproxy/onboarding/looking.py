@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from brandproxy.config import Settings
-from brandproxy.core import caa
+from brandproxy.core import alignment, caa
 from brandproxy.core.domains import registered
 from brandproxy.core.findings import findings, mail_findings
 from brandproxy.core.records import (
@@ -34,6 +34,9 @@ _LONGEST = 20.0  # seconds a look may take; a zone that is slower than that does
 _BESIDE = ("A", "MX", "TXT")  # types that people leave beside a CNAME
 
 
+_Answers = dict[tuple[str, str], Seen]
+
+
 class Looker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -42,13 +45,13 @@ class Looker:
         self._domain = settings.edge.domain
         self._issuer = caa.Issuer(settings.certs.caa_names if settings.certs.ca not in ("none", "dev") else ())
         self._nameservers = tuple(_split(dns.nameservers))
-        self._mail = MailNames(dns.dkim_domain, tuple(_split(dns.dkim_selectors)), dns.bounce_host)
+        self.mail = MailNames(dns.dkim_domain, tuple(_split(dns.dkim_selectors)), dns.bounce_host)
         self.resolver = Resolver(
             parse_servers(dns.servers), parse_servers(dns.recursive), settings.outbound.networks
         )
 
     def wanted(self, host: Host) -> list[Wanted]:
-        return wanted(host, self._nameservers, self._mail)
+        return wanted(host, self._nameservers, self.mail)
 
     async def report(self, host: Host, before: Watch, now: float) -> tuple[Report, Observation]:
         """Look once: the watch after this observation, the records line by line, what is wrong."""
@@ -60,26 +63,32 @@ class Looker:
             seen = Observation(cname=FAILED, txt=FAILED, delegation=FAILED if host.zone else None)
         decided = verdict(host, seen)
         issuer = replace(self._issuer, method="dns-01" if host.zone else "http-01")
-        found = [*findings(host, seen, issuer, self._domain), *mail_findings(records, seen)]
+        found = [
+            *findings(host, seen, issuer, self._domain),
+            *mail_findings(records, seen),
+            *alignment.health(host, self.mail, seen),
+        ]
+        aligned = tuple(alignment.alignments(host, self.mail, seen))
         if seen.apex and not host.zone:
             records = [*apex_wanted(host), *records[1:]]
         watch = observe(before, decided, now)
-        return Report(watch, lines(host, records, seen, decided), tuple(found), target=host.target), seen
+        kept = lines(host, records, seen, decided)
+        return Report(watch, kept, tuple(found), alignment=aligned, target=host.target), seen
 
     async def observe(self, host: Host, records: list[Wanted]) -> Observation:
         """Ask everything there is to ask; questions that do not need each other's answers go out together."""
         name = host.name
-        caa_set, delegation, mail, bogus, txt, edge = await asyncio.gather(
+        caa_set, delegation, (mail, ends), bogus, txt, edge = await asyncio.gather(
             self.resolver.caa(certificate_names(host)[0]),
             self._delegation(host),
-            self._mail_records(records),
+            self._mail_records(host, records),
             self.resolver.bogus(name),
             self.resolver.look(proof_name(name), "TXT"),
             self.resolver.addresses(host.target),
         )
         seen = Observation(
             cname=Seen("empty"), txt=txt, edge=edge, bogus=bogus, caa=caa_set[0], caa_at=caa_set[1],
-            caa_failed=caa_set[2], delegation=delegation, mail=mail,
+            caa_failed=caa_set[2], delegation=delegation, mail=mail, ends=ends,
         )  # fmt: skip
         if host.zone:
             return seen
@@ -137,10 +146,13 @@ class Looker:
         ours = set(self._nameservers) <= set(found.values) and bool(self._nameservers)
         return found if ours else Seen("wrong", found.values)
 
-    async def _mail_records(self, records: list[Wanted]) -> dict[tuple[str, str], Seen]:
+    async def _mail_records(self, host: Host, records: list[Wanted]) -> tuple[_Answers, _Answers]:
+        """The records that are not needed for links, and what stands at the ends of their CNAMEs."""
         asked = [(record.type, record.name) for record in records if not record.needed]
+        behind = alignment.questions(host, self.mail) if asked else []
         found = await asyncio.gather(*(self.resolver.look(name, kind) for kind, name in asked))
-        return dict(zip(asked, found, strict=True))
+        ends = await asyncio.gather(*(self.resolver.chase(name, kind) for kind, name in behind))
+        return dict(zip(asked, found, strict=True)), dict(zip(behind, [end.end for end in ends], strict=True))
 
 
 def _split(text: str) -> list[str]:

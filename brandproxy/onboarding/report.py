@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter
 
+from brandproxy.core.alignment import Alignment
 from brandproxy.core.records import Finding, Observation, Verdict, Wanted
 from brandproxy.core.watching import Watch
 from brandproxy.model import Host
@@ -27,6 +28,7 @@ class Report:
     watch: Watch = field(default_factory=Watch)
     lines: tuple[Line, ...] = ()
     findings: tuple[Finding, ...] = ()
+    alignment: tuple[Alignment, ...] = ()
     claimed: bool = False
     target: str = ""  # of the host that was looked at
 

@@ -13,12 +13,13 @@ import random
 import time
 from collections import Counter as Counting
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from prometheus_client import Counter
 
 from brandproxy.context import Context
 from brandproxy.core.domains import registered
-from brandproxy.core.records import Verdict, verdict
+from brandproxy.core.records import Observation, Verdict, verdict
 from brandproxy.core.watching import SLOWEST, Pace, Watch, moved, next_look
 from brandproxy.errors import BrandproxyError, Conflict, NotFound, Retryable
 from brandproxy.model import Host, HostState
@@ -26,6 +27,7 @@ from brandproxy.onboarding import links
 from brandproxy.onboarding import report as reports
 from brandproxy.onboarding.looking import Looker
 from brandproxy.onboarding.report import Report
+from brandproxy.onboarding.zones import Keeper
 from brandproxy.store import keys
 from brandproxy.store.seal import open_seal
 
@@ -49,6 +51,7 @@ class Watcher:
         self._due: dict[str, tuple[int, float]] = {}  # host -> (its `since` when planned, when)
         self._busy: dict[str, str] = {}  # host -> registered domain
         self.looker = Looker(context.settings)
+        self._keeper = Keeper(context.settings)
 
     async def last(self, name: str) -> Report:
         """The last look's report; an empty one before the first."""
@@ -61,7 +64,7 @@ class Watcher:
         store = self._context.store
         entry = await store.get(keys.watch(host.name))
         before = Report() if entry is None else reports.load(entry.value)
-        report, seen = await self.looker.report(host, before.votes(host), self._now())
+        report, seen = await self._seen(host, before)
         if verdict(host, seen) is not Verdict.UNKNOWN:  # what was seen before moves nothing by itself
             host = await self._move(host, report)
         report = report.due(self._next(host, report.watch))
@@ -72,6 +75,17 @@ class Watcher:
         self._due[host.name] = (host.since, report.watch.next_at)
         LOOKS.labels(report.watch.verdict).inc()
         return host, report
+
+    async def _seen(self, host: Host, before: Report) -> tuple[Report, Observation]:
+        """One look; in a zone delegated to us, our own records are put right and looked at again."""
+        report, seen = await self.looker.report(host, before.votes(host), self._now())
+        if host.zone and verdict(host, seen) is Verdict.PROVEN:
+            published, finding = await self._keeper.keep(host, report)
+            if published:
+                report, seen = await self.looker.report(host, before.votes(host), self._now())
+            if finding:
+                report = replace(report, findings=(*report.findings, finding))
+        return report, seen
 
     async def run(self) -> None:
         """For ever: whoever is due is looked at, by one node."""

@@ -101,7 +101,13 @@ async def test_a_tenants_key_never_sees_or_changes_another_tenant(
     kept = await client.post("/v1/keys", headers=operator, json={"tenant": "rival"})
     rule = {"kind": "campaign", "value": "x", "tenant": "rival"}
     block = await client.post("/v1/blocks", headers=operator, json=rule)
-    values = {"slug": "rival", "name": "links.rival.example", "number": "0"}
+    values = {
+        "slug": "rival",
+        "name": "links.rival.example",
+        "number": "0",
+        "zone": "x.example",
+        "selector": "bp1",
+    }
     for operation in api.OPERATIONS:
         mine = values | {"id": (block if "blocks" in operation.path else kept).json()["id"]}
         path = re.sub(r"{(\w+)}", lambda match, mine=mine: mine[match[1]], operation.path)

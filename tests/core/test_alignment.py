@@ -1,0 +1,130 @@
+"""Which record makes which DMARC alignment pass, and what is said about mail records that lead nowhere."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
+from brandproxy.core import dkim
+from brandproxy.core.alignment import alignments, health, questions
+from brandproxy.core.records import MailNames, Observation, Seen
+from brandproxy.errors import BadInput
+from brandproxy.model import Host
+
+HOST = Host("links.acme.example", "acme", "abc.edge.example")
+ZONED = replace(HOST, name="links.mail.acme.example", zone="mail.acme.example")
+MAIL = MailNames("dkim.esp.example", ("bp1", "bp2"), "bounces.esp.example")
+NOTHING = Seen("nxdomain")
+
+
+def pem(key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> str:
+    form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(*form).decode()
+
+
+RSA = pem(rsa.generate_private_key(65537, 2048))
+KEY = dkim.key_record(RSA)
+
+
+def seen(domain: str, **policies: str) -> Observation:
+    """All right: CNAMEs, a key behind one of them, SPF and MX; `policies` by name, `_` for a dot."""
+    selectors = [f"{one}._domainkey.{domain}" for one in ("bp1", "bp2")]
+    names = [*selectors, f"bounce.{domain}"]
+    dmarc = {("TXT", f"_dmarc.{name.replace('_', '.')}"): Seen("ok", (text,)) for name, text in policies.items()}
+    ends = {kind_name: NOTHING for host in (HOST, ZONED) for kind_name in questions(host, MAIL)}
+    return Observation(
+        cname=NOTHING,
+        mail={("CNAME", name): Seen("ok", ("x.esp.example",)) for name in names},
+        ends=ends
+        | {
+            ("TXT", selectors[0]): Seen("ok", (KEY,)),
+            ("TXT", names[2]): Seen("ok", ("v=spf1 ip4:192.0.2.0/24 -all",)),
+            ("MX", names[2]): Seen("ok", ("10 mx.esp.example.",)),
+        }
+        | dmarc,
+    )
+
+
+def table(host: Host, observation: Observation) -> dict[tuple[str, str], tuple[str, bool]]:
+    return {(a.sender, a.mechanism): (a.mode, a.passes) for a in alignments(host, MAIL, observation)}
+
+
+def codes(host: Host, observation: Observation) -> list[str]:
+    return [finding.code for finding in health(host, MAIL, observation)]
+
+
+def test_with_cnames_dkim_aligns_in_both_modes_and_spf_when_relaxed() -> None:
+    right = seen("acme.example", acme_example="v=DMARC1; p=reject")
+    assert table(HOST, right) == {
+        ("acme.example", "DKIM"): ("relaxed", True), ("acme.example", "SPF"): ("relaxed", True),
+    }  # fmt: skip
+    assert codes(HOST, right) == []
+    strict = seen("acme.example", acme_example="v=DMARC1; p=reject; adkim=s; aspf=s")
+    assert table(HOST, strict) == {
+        ("acme.example", "DKIM"): ("strict", True), ("acme.example", "SPF"): ("strict", False),
+    }  # fmt: skip
+    assert codes(HOST, strict) == ["alignment-strict"]
+
+
+def test_in_a_delegated_zone_mail_from_the_domain_above_aligns_when_relaxed_only() -> None:
+    relaxed = seen("mail.acme.example", acme_example="v=DMARC1; p=none")
+    assert {passes for _, passes in table(ZONED, relaxed).values()} == {True}
+    strict = seen("mail.acme.example", acme_example="v=DMARC1;p=none;adkim=s")
+    assert table(ZONED, strict) == {
+        ("mail.acme.example", "DKIM"): ("strict", True), ("mail.acme.example", "SPF"): ("relaxed", True),
+        ("acme.example", "DKIM"): ("strict", False), ("acme.example", "SPF"): ("relaxed", True),
+    }  # fmt: skip
+    own = seen("mail.acme.example", acme_example="v=DMARC1; adkim=s", mail_acme_example="v=DMARC1; p=none")
+    assert table(ZONED, own)["mail.acme.example", "DKIM"] == ("relaxed", True)  # its own policy goes before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "answer", "code"),
+    [
+        ("TXT", "bp1._domainkey.acme.example", NOTHING, "dkim-key-missing"),
+        ("TXT", "bp1._domainkey.acme.example", Seen("ok", ("v=DKIM1; p=",)), "dkim-key-bad"),
+        ("TXT", "bounce.acme.example", NOTHING, "spf-missing"),
+        ("TXT", "bounce.acme.example", Seen("ok", ("v=spf1 -all", "v=spf1 mx -all")), "spf-missing"),
+        ("TXT", "bounce.acme.example", Seen("ok", ("v=spf10 -all",)), "spf-missing"),
+        ("MX", "bounce.acme.example", NOTHING, "bounce-mx-missing"),
+        ("TXT", "_dmarc.acme.example", NOTHING, "dmarc-missing"),
+        ("TXT", "_dmarc.acme.example", Seen("ok", ("v=DMARC1; p=none", "v=DMARC1; p=reject")), "dmarc-double"),
+    ],
+)
+def test_what_is_wrong_behind_right_records_is_found(kind: str, name: str, answer: Seen, code: str) -> None:
+    right = seen("acme.example", acme_example="v=DMARC1; p=none")
+    broken = replace(right, ends=right.ends | {(kind, name): answer})
+    found = health(HOST, MAIL, broken)
+    assert code in [finding.code for finding in found]
+    assert not any(finding.fatal for finding in found)
+    silent = replace(right, ends=right.ends | {(kind, name): Seen("failed")})
+    assert codes(HOST, silent) == []  # DNS that does not answer is no finding
+
+
+def test_nothing_is_said_of_records_that_are_not_there_or_not_asked_for() -> None:
+    bare = replace(seen("acme.example", acme_example="v=DMARC1; p=none"), mail={})
+    assert codes(HOST, bare) == []
+    assert health(HOST, MailNames(), bare) == alignments(HOST, MailNames(), bare) == []
+
+
+def test_a_public_key_is_read_in_every_form_signers_write() -> None:
+    genkey = (
+        "bp1._domainkey\tIN\tTXT\t( " + " ".join(f'"{KEY[n : n + 200]}"' for n in range(0, len(KEY), 200)) + " )"
+    )
+    assert dkim.key_record(genkey) == dkim.key_record(KEY) == KEY
+    assert "k=ed25519" in dkim.key_record(pem(ed25519.Ed25519PrivateKey.generate()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "v=DKIM1; k=rsa; p=", "v=DKIM1; p=!!", "v=DKIM2; p=AAAA", "-----BEGIN RSA PRIVATE KEY-----\n",
+     f"v=DKIM1; k=rsa; p={base64.b64encode(b'x' * 90).decode()}", "-----BEGIN PUBLIC KEY-----\nx",
+     pem(rsa.generate_private_key(65537, 1024)).replace("BEGIN PUBLIC", "BEGIN PRIVATE")],
+)  # fmt: skip
+def test_what_is_no_public_key_is_refused(text: str) -> None:
+    with pytest.raises(BadInput):
+        dkim.key_record(text)
