@@ -88,7 +88,7 @@ class Judge:
     def unsubscribe(self, url: str, one_click: bool) -> Verdict:
         """A URI of List-Unsubscribe. RFC 8058 §3.1: one-click needs https."""
         wants = self.tenant.policy
-        reason = self.blanket or ("already ours" if links.ours(self.ring, url) else urls.refusal(url) or "")
+        reason = self.blanket or ("already ours" if links.ours(self.ring, url) else policy.refusal(url))
         if not reason and not wants.unsubscribe:
             reason = "unsubscribe off"
         if not reason and wants.exclude and policy.matches(wants.exclude, url):

@@ -28,9 +28,7 @@ def judge(policy: Policy, url: str) -> str:
     2. what `urls.refusal` says
     3. the tenant's switches and patterns
     """
-    if PLACEHOLDER.search(url):
-        return "template placeholder"
-    reason = urls.refusal(url)
+    reason = refusal(url)
     if reason:
         return reason
     if not policy.clicks:
@@ -42,6 +40,11 @@ def judge(policy: Policy, url: str) -> str:
     return ""
 
 
+def refusal(url: str) -> str:
+    """Why nobody's policy lets `url` be rewritten, or ""."""
+    return "template placeholder" if PLACEHOLDER.search(url) else urls.refusal(url) or ""
+
+
 def unsubscribes(url: str) -> bool:
     """Whether `url` looks like an unsubscribe page."""
     return _UNSUBSCRIBE.search(url) is not None
@@ -49,9 +52,7 @@ def unsubscribes(url: str) -> bool:
 
 def asset(policy: Policy, origins: Sequence[Origin], url: str) -> tuple[str, str, str] | str:
     """(origin name, path below it, fragment) of an asset, or the reason why it is left alone."""
-    if PLACEHOLDER.search(url):
-        return "template placeholder"
-    reason = urls.refusal(url)
+    reason = refusal(url)
     if reason:
         return reason
     if not policy.assets:
