@@ -156,13 +156,14 @@ async def test_a_spool_at_its_bound_counts_what_it_loses(tmp_path: Path) -> None
     assert len(everything(tmp_path)) == kept
 
 
+@pytest.mark.parametrize("error", [OSError(5, "I/O error"), MemoryError()])
 async def test_a_failed_write_is_not_read_later_and_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     spool = Spool(tmp_path, "w1")
     await spool.append(b"before")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        patch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(error))
         with pytest.raises(SpoolFull):
             await spool.append(b"lost")
     await spool.append(b"after")

@@ -154,6 +154,8 @@ class Edge:
             return
         assert isinstance(payload, tokens.Unsubscribe)
         body = await _body(receive)
+        if body is None:
+            return
         if not unsubscribe.is_one_click(body):
             await self.send(send, answers.plain(400, "Not a one-click unsubscribe\n"))
             return
@@ -178,13 +180,15 @@ def _networks(path: Path | None) -> Networks | None:
         raise BadSettings(f"edge.machine_networks: {path}: {error}") from error
 
 
-async def _body(receive: Receive) -> bytes:
-    """The whole body; its size and duration are bounded by the connection."""
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, None when it broke off; its size and duration are bounded by the connection."""
     body = b""
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += bytes(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
+        if not message.get("more_body"):
             return body
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 from email.utils import formatdate
 from http import HTTPStatus
 from math import ceil
@@ -37,6 +38,7 @@ _WANTED = re.compile(
     re.IGNORECASE,
 )
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
+_SPARE = 256  # descriptors that are no recipients' connections
 _STALL = 30.0  # seconds an answer may wait for its reader
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
 
@@ -51,15 +53,20 @@ class Open(Protocol):
 
 
 class Front:
-    """What the connections of one worker share. `tick` once a second. Beyond `limit` an idle one makes room."""
+    """What the connections of one worker share. `tick` once a second.
+
+    Beyond `limit` the oldest that waits for no answer of ours makes room, so that who holds many connections open
+    holds off nobody. The limit leaves descriptors for files and for storage.
+    """
 
     def __init__(self, edge: Edge) -> None:
         settings = edge.context.settings.edge
         self.edge = edge
-        self.limit = settings.max_connections
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.limit = min(settings.max_connections, descriptors - min(_SPARE, descriptors // 2))
         self.patience = settings.patience  # seconds for a request, and between two
         self.state = ServerState()
-        self.connections: set[Open] = set()
+        self.connections: dict[Open, None] = {}  # oldest first
         self.now = 0.0
         self.date = b""
         self.config = Config(
@@ -91,9 +98,12 @@ class Front:
             if victim is None:
                 return False
             victim.abort()
-            self.connections.discard(victim)
-        self.connections.add(connection)
+            self.leave(victim)
+        self.connections[connection] = None
         return True
+
+    def leave(self, connection: Open) -> None:
+        self.connections.pop(connection, None)
 
 
 class Connection(asyncio.Protocol):
@@ -121,7 +131,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._front.connections.discard(self)
+        self._front.leave(self)
         self._transport = None
 
     def eof_received(self) -> bool:
@@ -148,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._deadline = self._front.now + self._front.patience
         if self._transport is not None:
             self._transport.resume_reading()
+            self._go_on()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -160,7 +171,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is not None:  # the next request, while this one's record is on its way to disk
+        if self._reply is not None or self._stalled:  # the next request, while this one's answer is on its way
             self._buffer += data
             if len(self._buffer) > _MAX_READ and self._transport is not None:
                 self._transport.pause_reading()
@@ -215,7 +226,7 @@ class Connection(asyncio.Protocol):
         """The answer, or None when the slow way has to find it."""
         edge = self._front.edge
         if self._peer is None and self._transport is not None:
-            self._peer = self._transport.get_extra_info("peername")[0]
+            self._peer = (self._transport.get_extra_info("peername") or ("",))[0]  # "": gone already
         visit = visit_of("GET", headers, client_address(self._peer or "", headers, edge.trusted))
         site = edge.context.directory.site(visit.host)
         if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
@@ -241,7 +252,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(reply)
         if self._close:
             self._transport.close()
-        elif self._buffer:
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The next request, if it is here; not before the client reads: what it can make us hold is bounded."""
+        if self._transport is None or self._reply is not None or self._stalled:
+            return
+        if self._buffer:
             data, self._buffer = self._buffer, b""
             self._transport.resume_reading()
             self.data_received(data)
@@ -252,7 +270,7 @@ class Connection(asyncio.Protocol):
         transport, front = self._transport, self._front
         if transport is None:
             return
-        front.connections.discard(self)
+        front.leave(self)
         parsed = Parsed(front, self._sni, self._peer)
         transport.set_protocol(parsed)
         parsed.connection_made(transport)

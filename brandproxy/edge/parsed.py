@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 MAX_HEAD = 32 * 1024  # bytes: request line and headers
 MAX_TARGET = 9_000  # bytes; the longest token is 8,000
 MAX_BODY = 64 * 1024  # bytes; only a one-click unsubscribe has a body that is read
+MAX_WAITING = 100  # requests behind the one being answered; browsers send none
+MAX_MESSAGE = MAX_HEAD + 2 * MAX_BODY  # bytes; with the framing of chunks and what stands behind the last
 _STALL = 30.0  # seconds an answer may wait for its reader
 
-logging.getLogger("uvicorn.error").addFilter(
-    lambda entry: entry.getMessage() != "Invalid HTTP request received."  # a hostile client's, not ours to log
-)
+# Its warnings are about what a client sent: as many lines as anybody likes to cause.
+logging.getLogger("uvicorn.error").addFilter(lambda entry: entry.levelno >= logging.ERROR)
 
 
 class Parsed(HttpToolsProtocol):
@@ -34,25 +35,25 @@ class Parsed(HttpToolsProtocol):
         super().__init__(front.config, front.state, {"sni": sni})
         self._front = front
         self._peer = peer
-        self._head_bytes = self._body_bytes = 0
-        self._in_head = False
+        self._bytes = 0  # of the message being received
+        self._in_head = True
         self._receiving_since = front.now
         self._stalled_since = 0.0
         self._refusal = 0
-        self._ended = False
+        self._ended = self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._front.connections.add(self)
+        self._front.connections[self] = None
         super().connection_made(transport)
         if self._peer is not None:
             self.client = (self._peer, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._front.connections.discard(self)
+        self._front.leave(self)
         super().connection_lost(exc)
 
     def idle(self) -> bool:
-        return self._receiving_since == 0.0 and (self.cycle is None or self.cycle.response_complete)
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def overdue(self, now: float) -> bool:
         receiving, stalled = self._receiving_since, self._stalled_since
@@ -62,14 +63,15 @@ class Parsed(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         if not self._receiving_since:
             self._receiving_since = self._front.now
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
-        self._in_head = True
+        self._bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD:
-            self._refusal = self._refusal or 431
-        if self._refusal and not self.transport.is_closing():
+        if self._bytes > (MAX_HEAD if self._in_head else MAX_MESSAGE):
+            self._refusal = self._refusal or (431 if self._in_head else 413)
+        if self._refusal and not self._deaf and not self.transport.is_closing():
             self._refuse(self._refusal)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -88,7 +90,13 @@ class Parsed(HttpToolsProtocol):
             self._refusal = 414
             raise ValueError("target too long")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # nothing behind a body is a header (RFC 9110 §6.5.1)
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MAX_WAITING:
+            raise ValueError("too many at once")
         self._in_head = False
         self._body_bytes = 0
         if sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
@@ -107,6 +115,7 @@ class Parsed(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._receiving_since = 0.0
+        self._in_head, self._bytes = True, 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -121,12 +130,18 @@ class Parsed(HttpToolsProtocol):
         super().resume_writing()
 
     def _refuse(self, status: int) -> None:
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.abort()  # an answer is on its way; nothing may be written into it
+        """End the connection over the message being received; each message before it keeps its one answer."""
+        cycle = self.cycle
+        if cycle is not None and self._in_head and not cycle.response_complete:
+            cycle.keep_alive = False  # closes behind the last answer that is due
+            self._deaf = True
             return
-        phrase = HTTPStatus(status).phrase
-        head = f"HTTP/1.1 {status} {phrase}\r\n"
-        self.transport.write(
-            head.encode("ascii") + self._front.date + b"content-length: 0\r\nconnection: close\r\n\r\n"
-        )
+        if cycle is not None and not self._in_head:  # the message has a cycle: its body is broken
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started or self.pipeline:
+                self.transport.close() if cycle.response_complete else self.transport.abort()
+                return
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode("ascii")
+        self.transport.write(head + self._front.date + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()

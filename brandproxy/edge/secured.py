@@ -52,7 +52,7 @@ class Secured(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
-        self._front.connections.discard(self)
+        self._front.leave(self)
         above, self._above = self._above, None
         if above is not None:
             above.connection_lost(exc)
@@ -150,7 +150,7 @@ class Secured(asyncio.Protocol, asyncio.Transport):
         return self._below.get_write_buffer_size()
 
     def _open(self) -> None:
-        self._front.connections.discard(self)
+        self._front.leave(self)
         self._held = self._tls.version() == "TLSv1.3"
         if not self._held:
             self._flush()  # our half of the handshake's end

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -50,6 +51,12 @@ def base_context() -> ssl.SSLContext:
     return context
 
 
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    """Python refuses a name that is not ASCII before it asks us, and prints so: a line for anybody who likes."""
+    if not (isinstance(what.object, bytes) and isinstance(what.exc_value, UnicodeDecodeError)):
+        sys.__unraisablehook__(what)
+
+
 class Book:
     """`knows` says whether a name is a host of ours."""
 
@@ -62,6 +69,7 @@ class Book:
 
     def attach(self, base: ssl.SSLContext) -> None:
         base.sni_callback = self._choose
+        sys.unraisablehook = _unraisable
 
     def context(self, name: str) -> ssl.SSLContext | None:
         """The context of a host of ours, or None."""

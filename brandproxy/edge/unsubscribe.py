@@ -79,6 +79,7 @@ class Forwarder:
         self._post = post
         self._now = now
         self._segments: dict[str, _Progress] = {}
+        self._foreign: set[str] = set()  # segments that cannot be read
         self._flying: dict[asyncio.Task[None], str] = {}  # to the endpoint's host
 
     async def run(self) -> None:
@@ -87,8 +88,12 @@ class Forwarder:
         lock = os.open(self._directory / "forwarder.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while True:
-                if _locked(lock):  # again each time is harmless: the lock is ours already
-                    await self.turn()
+                try:
+                    if _locked(lock):  # again each time is harmless: the lock is ours already
+                        await self.turn()
+                except OSError:  # a full disk, say
+                    log.exception("unsubscribe: the queue cannot be worked on, trying again")
+                    await asyncio.sleep(_FIRST_RETRY)
                 await asyncio.sleep(_POLL)
         finally:
             os.close(lock)
@@ -96,12 +101,18 @@ class Forwarder:
     async def turn(self) -> None:
         """One look at the queue: take in what is new, try what is due, note what is done."""
         before = _load(self._directory / "progress.json")
-        segments = await asyncio.to_thread(spool.segments, self._directory)
-        for segment in segments:
+        found = await asyncio.to_thread(spool.segments, self._directory)
+        segments = [segment for segment in found if segment.id not in self._foreign]
+        for segment in list(segments):
             start = before.get(segment.id, 0)
             progress = self._segments.setdefault(segment.id, _Progress(start, start))
             if sum(len(p.wishes) for p in self._segments.values()) < _HELD:
-                await asyncio.to_thread(_take_in, segment, progress)
+                try:
+                    await asyncio.to_thread(_take_in, segment, progress)
+                except BadInput:  # of a newer version: left for it
+                    log.exception("unsubscribe: segment %s is left alone", segment.id)
+                    self._foreign.add(segment.id)
+                    segments.remove(segment)
         self._start_due()
         await asyncio.wait(self._flying, timeout=_POLL) if self._flying else None
         for segment in segments:
@@ -157,10 +168,15 @@ class Forwarder:
     def _set_aside(self, wish: Wish, why: str) -> None:
         log.error("unsubscribe: a wish could not be forwarded and is set aside: %s", why)
         folder = self._directory / "failed"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with (folder / f"{time.strftime('%Y-%m-%d', time.gmtime(wish.at))}.jsonl").open("ab") as file:
-            file.write(encode(wish.url, wish.body, wish.kind, wish.at) + b"\n")
-        wish.done = True
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with (folder / f"{time.strftime('%Y-%m-%d', time.gmtime(wish.at))}.jsonl").open("ab") as file:
+                file.write(encode(wish.url, wish.body, wish.kind, wish.at) + b"\n")
+        except OSError:
+            log.exception("unsubscribe: nor can it be set aside; it stays in the queue")
+            wish.due = self._now() + _LAST_RETRY
+        else:
+            wish.done = True
 
 
 def _take_in(segment: spool.Segment, progress: _Progress) -> None:

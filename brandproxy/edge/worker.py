@@ -28,6 +28,7 @@ from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import Book
 from brandproxy.edge.unsubscribe import Forwarder
 from brandproxy.fetch import open_fetcher
+from brandproxy.leading import keep
 from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,16 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         stack.push_async_callback(assets.close)
         edge = Edge(context, spool, wishes, assets)
         await edge.load()
-        work: list[Coroutine[Any, Any, None]] = [context.directory.follow(context.store)]
+        work = [keep("directory", lambda: context.directory.follow(context.store))]
         if number == 0:
-            work += [certs.mirror(context), _forward(settings)]
+            work.append(keep("certificates", lambda: certs.mirror(context)))
+            work.append(keep("unsubscribe", lambda: _forward(settings)))
             if settings.event_stream:
                 # Here, because it needs the collector's libraries, which one machine's edge never does.
                 from brandproxy.relay import ship
 
-                work.append(ship(context, settings.event_stream))
+                stream = settings.event_stream
+                work.append(keep("events", lambda: ship(context, stream)))
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
         front = await _listen(settings, listeners, edge, stack)
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))

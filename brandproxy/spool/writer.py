@@ -140,7 +140,9 @@ class Spool:
             error: Exception | None = None
             try:
                 self._file.append(records)
-            except (OSError, SpoolFull) as fault:
+            except (
+                Exception
+            ) as fault:  # whatever it is: this thread must go on, or every click would wait for ever
                 error = fault
             self._loop.call_soon_threadsafe(self._written, len(records), commit, error)
         self._file.seal()
@@ -184,7 +186,7 @@ class _Appender:
             _write_all(self._fd, data)
             if self._sync:
                 os.fdatasync(self._fd)
-        except OSError:
+        except Exception:
             self._undo()
             raise
         self._end += len(data)

@@ -26,7 +26,7 @@ from brandproxy.model import Event, HostState
 from brandproxy.spool import read, segments
 from tests.conftest import free_port
 
-_RUN = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
+RUN = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
 HOST, OTHER = "links.acme.example", "go.globex.example"
 
 
@@ -43,7 +43,7 @@ class RunningEdge:
     process: subprocess.Popen[bytes] | None = None
     output: list[bytes] = field(default_factory=list)
 
-    def start(self, command: Sequence[str] = ("-c", _RUN), stderr: IO[bytes] | None = None) -> None:
+    def start(self, command: Sequence[str] = ("-c", RUN), stderr: IO[bytes] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *command], env=self.environment, stdout=subprocess.PIPE, stderr=stderr
         )

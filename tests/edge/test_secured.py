@@ -123,7 +123,7 @@ def test_a_client_that_says_goodbye_behind_its_request_is_answered(edge: Running
 
 def test_a_body_may_come_in_pieces_and_a_half_closed_post_is_answered(edge: RunningEdge, client: Client) -> None:
     client.handshake()
-    token = edge.token(Unsubscribe("https://esp.invalid/unsubscribe", ""))
+    token = edge.token(Unsubscribe("https://127.0.0.1:9/u", ""))
     body = b"List-Unsubscribe=One-Click"
     head = f"POST /u/{token} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     client.send(client.records(head))

@@ -218,3 +218,42 @@ async def test_damage_in_the_queue_costs_the_damaged_wish_only(tmp_path: Path) -
     await turns(Forwarder(tmp_path, send, lambda: 1000.0))
     assert sorted(sent) == [f"https://a{n}.example/" for n in (0, 1, 3, 4)]
     assert segments(tmp_path) == []
+
+
+async def test_a_full_disk_and_a_segment_of_a_newer_version_hold_up_no_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither may end the forwarder, which would take its worker with it."""
+    (tmp_path / "0000-newer.seg").write_bytes(b"bpspool\x63 and what that version writes")
+    await queue(tmp_path, "https://a.example/1", "https://bad.example/2")
+    sent: list[str] = []
+    full = True
+    save = unsubscribe._save
+
+    async def send(url: str, body: bytes, kind: str) -> int:
+        sent.append(url)
+        return 404 if "bad" in url else 200
+
+    def saving(path: Path, progress: dict[str, int]) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        save(path, progress)
+
+    monkeypatch.setattr(unsubscribe, "_save", saving)
+    monkeypatch.setattr(unsubscribe, "_FIRST_RETRY", 0.05)
+    monkeypatch.setattr(unsubscribe, "_LAST_RETRY", 0.05)
+    monkeypatch.setattr(unsubscribe, "_POLL", 0.02)
+    (tmp_path / "failed").write_text("in the way")  # as good as a full disk
+    task = asyncio.create_task(Forwarder(tmp_path, send).run())
+    await asyncio.sleep(0.5)
+    assert "https://a.example/1" in sent
+    full = False
+    (tmp_path / "failed").unlink()
+    async with asyncio.timeout(5):
+        while len(segments(tmp_path)) > 1:
+            await asyncio.sleep(0.02)
+    (failed,) = (tmp_path / "failed").iterdir()
+    assert json.loads(failed.read_text())[2] == "https://bad.example/2"
+    assert sent.count("https://a.example/1") == 1
+    assert [segment.id for segment in segments(tmp_path)] == ["0000-newer"]
+    task.cancel()
