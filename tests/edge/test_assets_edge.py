@@ -91,6 +91,8 @@ def test_an_image_in_memory_is_answered_as_the_parser_would(edge: RunningEdge, s
         for _ in range(3):
             quick, slow = fast.get(url), parsed.get(url)
             assert (quick.status_code, quick.content) == (slow.status_code, slow.content)
+            for answer in (quick, slow):
+                del answer.headers["date"]  # raises where there is none; a second may have passed between
             assert sorted(quick.headers.items()) == sorted(slow.headers.items())
         assert fast.get(url, headers={"range": "bytes=0-9"}).status_code == 206
         assert fast.get(url, headers={"if-none-match": quick.headers["etag"]}).status_code == 304
