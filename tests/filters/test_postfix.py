@@ -13,8 +13,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import dkim
@@ -34,6 +34,7 @@ from tests.filters.signers import opendkim
 COUNT = int(os.environ.get("BRANDPROXY_MAILS", "40"))
 PIPE_COUNT = int(os.environ.get("BRANDPROXY_PIPE_MAILS", "6"))
 PATIENCE = 30 + COUNT / 5  # seconds
+_SIGNATURE = re.compile(rb"\ADKIM-Signature:[^\n]*\n(?:[ \t][^\n]*\n)*", re.I)
 
 pytestmark = pytest.mark.timeout(PATIENCE * 3)
 
@@ -75,6 +76,13 @@ def check_signed(received: list[Received], record: bytes) -> None:
         assert mail in unsigned or dkim.verify(mail.message, dnsfunc=lambda name, timeout=5: record)
 
 
+@contextmanager
+def signer() -> Iterator[tuple[int, bytes]]:
+    """OpenDKIM behind us: the port of its milter, and its key's record."""
+    with tempfile.TemporaryDirectory(prefix="brandproxy-dkim-") as name, opendkim(Path(name)) as found:
+        yield found
+
+
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     return Ledger(monkeypatch)
@@ -101,9 +109,9 @@ async def milter_way(tmp_path: Path) -> AsyncIterator[tuple[Context, str]]:
 
 async def test_milter(tmp_path: Path, corpus: Path, ledger: Ledger) -> None:
     submitted = mails(corpus, COUNT)
-    with tempfile.TemporaryDirectory(prefix="brandproxy-dkim-") as name, opendkim(Path(name)) as (signer, record):
+    with signer() as (second, record):
         async with start_sink() as sink, milter_way(tmp_path) as (_, line):
-            with postfix(sink.port, main=f"{line}, inet:127.0.0.1:{signer}") as mta:
+            with postfix(sink.port, main=f"{line}, inet:127.0.0.1:{second}") as mta:
                 await submit(mta, submitted)
                 received = await sink.until(COUNT, PATIENCE)
                 assert mta.queued() == 0
@@ -115,18 +123,21 @@ async def test_content_filter(tmp_path: Path, corpus: Path, ledger: Ledger) -> N
     """After the queue: Postfix, our SMTP proxy, Postfix again on another port, and out."""
     submitted = mails(corpus, COUNT)
     port, back = free_port(), free_port()
-    async with (
-        start_sink() as sink,
-        installation(tmp_path, smtp=f"127.0.0.1:{port}", next_hop=f"127.0.0.1:{back}") as context,
-        running(smtp.run, context),
-    ):
-        with postfix(sink.port, **content_filter(port, back)) as mta:
-            await submit(mta, submitted)
-            ledger.check(submitted, await sink.until(COUNT, PATIENCE))
-            assert mta.queued() == 0
+    with signer() as (second, record):
+        async with (
+            start_sink() as sink,
+            installation(tmp_path, smtp=f"127.0.0.1:{port}", next_hop=f"127.0.0.1:{back}") as context,
+            running(smtp.run, context),
+        ):
+            with postfix(sink.port, **content_filter(port, back, second)) as mta:
+                await submit(mta, submitted)
+                received = await sink.until(COUNT, PATIENCE)
+                assert mta.queued() == 0
+        ledger.check(submitted, received)
+        check_signed(received, record)
 
 
-def content_filter(port: int, back: int) -> dict[str, str]:
+def content_filter(port: int, back: int, second: int) -> dict[str, str]:
     """docs/recipes/postfix.md, the second way."""
     return {
         "main": f"content_filter = brandproxy:[127.0.0.1]:{port}\nbrandproxy_destination_recipient_limit = 1",
@@ -136,6 +147,7 @@ def content_filter(port: int, back: int) -> dict[str, str]:
             f"127.0.0.1:{back} inet n - n - 10 smtpd\n"
             "  -o content_filter= -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks\n"
             "  -o smtpd_authorized_xforward_hosts=127.0.0.0/8 -o mynetworks=127.0.0.0/8\n"
+            f"  -o smtpd_milters=inet:127.0.0.1:{second}\n"
         ),
     }
 
@@ -148,11 +160,11 @@ async def test_pipe(corpus: Path) -> None:
     submitted = mails(corpus, 249 + count)
     submitted = {at: submitted[at] for at in list(submitted)[:: len(submitted) // count][:count]}
     back = free_port()
-    with tempfile.TemporaryDirectory(prefix="brandproxy-pipe-") as name:
+    with tempfile.TemporaryDirectory(prefix="brandproxy-pipe-") as name, signer() as (second, record):
         home = Path(name)
         async with start_sink() as sink, installation(home / "data"):
             script = pipe_script(home, back)
-            with postfix(sink.port, **pipe(script, back)) as mta:
+            with postfix(sink.port, **pipe(script, back, second)) as mta:
                 await submit(mta, submitted)
                 received = await sink.until(count, 60 + 5 * count)
                 assert sorted(number(mail.message) for mail in received) == sorted(submitted)
@@ -160,9 +172,10 @@ async def test_pipe(corpus: Path) -> None:
                 assert mta.queued() == 0
         for mail in received:
             check_piped(mail.message, submitted[number(mail.message)], home / "reports")
+        check_signed(received, record)
 
 
-def pipe(script: Path, back: int) -> dict[str, str]:
+def pipe(script: Path, back: int, second: int) -> dict[str, str]:
     """docs/recipes/postfix.md, the third way."""
     return {
         "main": "content_filter = brandproxy:dummy",
@@ -170,6 +183,7 @@ def pipe(script: Path, back: int) -> dict[str, str]:
             "brandproxy unix - n n - 2 pipe\n"
             f"  flags=q user=nobody argv={script} ${{queue_id}} acme ${{sender}} ${{recipient}}\n"
             f"127.0.0.1:{back} inet n - n - 10 smtpd -o content_filter=\n"
+            f"  -o smtpd_milters=inet:127.0.0.1:{second}\n"
         ),
     }
 
@@ -199,8 +213,8 @@ def pipe_script(home: Path, back: int) -> Path:
 
 
 def check_piped(received: bytes, submitted: bytes, reports: Path) -> None:
-    """The pipe sees LF line ends and one Received; going back in adds another above."""
-    lines = received.replace(b"\r\n", b"\n")
+    """The pipe sees LF line ends and one Received; going back in adds another above, and the signature."""
+    lines = _SIGNATURE.sub(b"", received.replace(b"\r\n", b"\n"))
     trace = re.findall(rb"^Received:[^\n]*\n(?:[ \t][^\n]*\n)*", lines, re.M)
     queue_id = re.search(rb"SMTP[A-Z]* id (\w+)", trace[1])
     assert queue_id is not None
