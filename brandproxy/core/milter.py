@@ -110,7 +110,7 @@ class Session:
         self._buffer = bytearray()
         self._out: list[bytes] = []
         self._quiet = 0
-        self._user = b""  # of the MAIL that comes next
+        self._user = self._queue_id = b""  # of the MAIL that comes next
         self._due = False
 
     @property
@@ -226,12 +226,14 @@ class Session:
         for name, value in zip(words[::2], words[1::2], strict=False):
             if name.strip(b"{}") == b"auth_authen" and content[:1] == b"M":
                 self._user = value
+            elif name.strip(b"{}") == b"i" and content[:1] == b"M":
+                self._queue_id = value  # Sendmail knows it already then, Postfix only later
             elif name.strip(b"{}") == b"i":
                 self.mail.queue_id = value
 
     def _on_mail(self, content: bytes) -> Step:
-        self.mail = Mail(sender=_address(content), user=self._user)
-        self._user = b""  # nobody's mail is ever taken for the one before
+        self.mail = Mail(sender=_address(content), user=self._user, queue_id=self._queue_id)
+        self._user = self._queue_id = b""  # nobody's mail is ever taken for the one before
         return Step.BEGUN
 
     def _on_recipient(self, content: bytes) -> None:
@@ -283,7 +285,7 @@ class Session:
 
     def _reset(self) -> None:
         self.mail = Mail()
-        self._user = b""
+        self._user = self._queue_id = b""
         self.phase = Phase.IDLE
 
 

@@ -23,7 +23,8 @@ from brandproxy.model import Relay
 # (RFC 5321 §4.5.3.2): we give up first, but only just, because giving up after the dot can double a mail.
 _CONNECT, _COMMAND, _FINAL = 30.0, 120.0, 570.0
 
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_LINE_END = re.compile(rb"\r*\n")
+_BARE_CR = re.compile(rb"\r(?!\n)")
 
 
 class NextHopAway(Retryable):
@@ -39,7 +40,7 @@ class Reply:
 
     @property
     def positive(self) -> bool:
-        return self.code < 400
+        return 200 <= self.code < 300
 
     def __str__(self) -> str:
         """For the sender, as RFC 5321 §4.2.1 writes replies of several lines."""
@@ -77,7 +78,7 @@ class NextHop:
     async def open(self) -> None:
         try:
             await self._client.connect()
-            if not self._client.esmtp_extensions:
+            if self._client.is_ehlo_or_helo_needed:
                 await self._client.ehlo()
         except (aiosmtplib.SMTPException, ssl.SSLError, OSError, ValueError) as error:
             self.close()
@@ -86,7 +87,7 @@ class NextHop:
     async def introduce(self, verb: str, attributes: dict[str, str]) -> None:
         """Tell XCLIENT or XFORWARD attributes, those the server knows, when it takes the command at all."""
         known = self._client.esmtp_extensions.get(verb.lower(), "").upper().split()
-        words = [f"{name}={value}" for name, value in attributes.items() if name in known]
+        words = [f"{name}={value}" for name, value in attributes.items() if value and name in known]
         if not words:
             return
         reply = await self.command(verb, *words)
@@ -101,9 +102,7 @@ class NextHop:
             raise self._gone(error) from error
         except ValueError:
             return Reply(501, ("5.5.4 control character in a parameter",))
-        if response.code == 421:  # RFC 5321 §3.8: it closes; to our client that is a reason to come back
-            raise self._gone(Exception(response.message))
-        return _reply(response)
+        return self._reply(response, asked=words == ("DATA",))
 
     async def mail(self, path: str, parameters: Sequence[str]) -> Reply:
         self.underway = True
@@ -130,10 +129,10 @@ class NextHop:
         try:
             protocol.write(transparent(message))
             response = await protocol.read_response(timeout=_FINAL)
-            self.underway = False
-            return _reply(response)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise self._gone(error) from error
+        self.underway = False
+        return self._reply(response)
 
     async def quit(self) -> None:
         """Say goodbye without waiting for the answer long; the connection is closed in any case."""
@@ -148,6 +147,18 @@ class NextHop:
     def close(self) -> None:
         self._client.close()
 
+    def _reply(self, response: aiosmtplib.SMTPResponse, asked: bool = False) -> Reply:
+        """What goes on to the client; `asked`: 354 is an answer too.
+
+        421 means that it closes (RFC 5321 §3.8), and what is no reply to the command means nothing at all: to our
+        client both are a reason to come back, and never that the message was taken.
+        """
+        code = response.code
+        if code == 421 or not (200 <= code < 300 or 400 <= code < 600 or (asked and code == 354)):
+            raise self._gone(Exception(f"{code} {response.message}"))
+        lines = response.message.split("\n")
+        return Reply(code, tuple("".join(c for c in line if c.isprintable()) for line in lines))
+
     def _gone(self, error: Exception) -> NextHopAway:
         self.close()
         return NextHopAway(f"{self.relay.host}:{self.relay.port} went away: {error}")
@@ -156,19 +167,17 @@ class NextHop:
 def transparent(message: bytes) -> bytes:
     """The message as DATA carries it, with the final dot.
 
-    Bare CR and LF become CRLF, as RFC 5321 §2.3.8 demands: left alone, a `LF . CRLF` could end the message
-    early at a lenient server and smuggle a second one in. Leading dots are doubled (§4.5.2).
+    Bare CR and LF are not allowed (RFC 5321 §2.3.8): left alone, a `LF . CRLF` could end the message early at a
+    lenient server and smuggle a second one in. A bare LF is a line end that lost its CR, and so it was read by us.
+    A bare CR was none: it goes where it stands before a line end, and is a space elsewhere, as at Postfix; as a
+    line end it would make header fields and parts that nobody saw. Leading dots are doubled (§4.5.2).
     """
     lines = message.count(b"\r\n")  # counting is much faster than searching, and bare ones are rare
     if message.count(b"\n") != lines or message.count(b"\r") != lines:
-        message = _BARE.sub(b"\r\n", message)
+        message = _LINE_END.sub(b"\r\n", message)
+        message = _BARE_CR.sub(b" ", message)
     if not message.endswith(b"\r\n"):
         message += b"\r\n"
     if message.startswith(b"."):
         message = b"." + message
     return message.replace(b"\r\n.", b"\r\n..") + b".\r\n"
-
-
-def _reply(response: aiosmtplib.SMTPResponse) -> Reply:
-    lines = response.message.split("\n")
-    return Reply(response.code, tuple("".join(c for c in line if c.isprintable()) for line in lines))

@@ -27,7 +27,7 @@ from brandproxy.errors import BadSettings, Retryable
 from brandproxy.filters import listening
 from brandproxy.filters.nexthop import NextHop, Reply
 from brandproxy.filters.pipeline import Arrival, Outcome, Pipeline
-from brandproxy.filters.smtpd import Address, Conversation, LmtpConversation, Transaction
+from brandproxy.filters.smtpd import Address, Conversation, LmtpConversation, Transaction, plain
 from brandproxy.model import Relay
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _NEEDS = {
     "BODY": "8bitmime", "SIZE": "size", "SMTPUTF8": "smtputf8",
     "RET": "dsn", "ENVID": "dsn", "NOTIFY": "dsn", "ORCPT": "dsn", "AUTH": "",
 }  # fmt: skip
-_SILENCE = 600.0  # seconds; the time for a whole message counts as silence at aiosmtpd
+_SILENCE = 600.0  # seconds without a word from the client
 _EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN")
 
 
@@ -70,7 +70,7 @@ class Front:
         self, server: Conversation, session: Any, envelope: Any, hostname: str, lines: list[str]
     ) -> list[str]:
         session.host_name = hostname
-        server.transaction = None
+        server.transaction, server.xforward = None, {}
         ours = [*_EXTENSIONS]
         if server.trusted():
             ours += ["XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
@@ -119,7 +119,7 @@ class Front:
             return await self._deliver(server, transaction, envelope.original_content)
 
     async def handle_RSET(self, server: Conversation, session: Any, envelope: Any) -> str:
-        server.transaction = None
+        server.transaction, server.xforward = None, {}
         return "250 2.0.0 Ok"
 
     async def handle_QUIT(self, server: Conversation, session: Any, envelope: Any) -> str:
@@ -164,8 +164,8 @@ class Front:
             content,
             sender=transaction.sender.bare,
             recipients=tuple(recipient.bare for recipient in transaction.recipients),
-            user=server.xclient.get("LOGIN", ""),
-            queue_id=server.xforward.get("IDENT", ""),
+            user=plain(server.xclient.get("LOGIN", "")),
+            queue_id=plain(server.xforward.get("IDENT", "")),
             tenant=server.tenant,
         )
 
@@ -180,7 +180,6 @@ class Front:
         await hop.open()
         if server.xclient:
             await hop.introduce("XCLIENT", server.xclient)
-        await hop.introduce("XFORWARD", {**_from_xclient(server.xclient), **server.xforward})
         return hop
 
     async def _tell_sender(self, server: Conversation, transaction: Transaction) -> Reply:
@@ -188,6 +187,8 @@ class Front:
         assert hop is not None
         if "SMTPUTF8" in map(str.upper, sender.parameters) and not hop.offers("smtputf8"):
             return Reply(553, ("5.6.7 the next server takes no internationalized addresses",))  # RFC 6531 §3.5
+        # The next hop forgets them with each transaction, so each is told its own.
+        await hop.introduce("XFORWARD", {**_from_xclient(server.xclient), **server.xforward})
         return await hop.mail(sender.path, _passed(hop, sender))
 
     async def _tell_again(self, server: Conversation, relay: Relay, transaction: Transaction) -> Reply | None:
@@ -201,7 +202,7 @@ class Front:
         return None if reply.positive else reply
 
     def _relay_at_mail(self, server: Conversation, transaction: Transaction) -> Relay:
-        user = server.xclient.get("LOGIN", "")
+        user = plain(server.xclient.get("LOGIN", ""))
         slug = self._pipeline.guess(known=server.tenant, user=user, sender=transaction.sender.bare)
         return self._relay(slug)
 

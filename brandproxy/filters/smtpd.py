@@ -5,6 +5,7 @@
 - DSN parameters (RFC 3461), PIPELINING (RFC 2920: commands are read one by one from what has arrived)
 - XFORWARD and XCLIENT (Postfix), from `mail.networks` only
 - logging in with an API key: user anything, password the key
+- LMTP gives each recipient his reply after the data, whatever happened to the message
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ from typing import Any
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, syntax
 
+from brandproxy.errors import Retryable
+from brandproxy.filters import receiving
 from brandproxy.filters.nexthop import NextHop
 
-_PATH = re.compile(r'(?P<verb>FROM|TO):\s*(?P<path><(?:"(?:[^"\\]|\\.)*"|[^">])*>)(?P<rest>.*)', re.I | re.S)
+_PATH = re.compile(  # no control characters: they would be a second command at the next hop
+    r'(?P<verb>FROM|TO):\s*(?P<path><(?:"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*"|[^">\x00-\x1f\x7f])*>)(?P<rest>.*)',
+    re.I | re.S,
+)
 _KEPT = {"FROM": ("RET", "ENVID", "AUTH"), "TO": ("NOTIFY", "ORCPT")}  # RFC 3461 §4, RFC 4954 §5
 _XCLIENT = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 _XFORWARD = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 _ABSENT = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")
+_LOGINS = 3  # tries a connection; who guesses starts anew each time
 
 
 @dataclass(slots=True)
@@ -53,12 +61,13 @@ class Transaction:
 class Conversation(SMTP):
     """One client. The handler (`filters.smtp.Front`) decides; this class speaks."""
 
-    line_length_limit = 1 << 20  # longer lines than RFC 5321 allows exist; cutting them would be a change
+    line_length_limit = 1 << 16  # of commands; the lines of a message may have any length
     command_size_limits = defaultdict(lambda: 4096)  # noqa: RUF012 - aiosmtpd's own name; DSN needs more than 512
     lmtp = False
 
     def __init__(self, handler: Any, **options: Any) -> None:
-        super().__init__(handler, enable_SMTPUTF8=True, authenticator=_note, **options)
+        limits = {"AUTH": _LOGINS, "*": 1 << 60}
+        super().__init__(handler, enable_SMTPUTF8=True, authenticator=_note, command_call_limit=limits, **options)
         self._front = handler
         self.transaction: Transaction | None = None
         self.hop: NextHop | None = None
@@ -89,14 +98,23 @@ class Conversation(SMTP):
         return not isinstance(peer, tuple) or bool(self._front.trusts(ip_address(peer[0].partition("%")[0])))
 
     def connection_made(self, transport: Any) -> None:
+        """Also after STARTTLS: what was said in the clear before, and by whom, is forgotten (RFC 3207 §4.2)."""
         super().connection_made(transport)
+        self.tenant, self.xclient, self.xforward = "", {}, {}
+        self.leave_hop()
         self._front.conversations.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._front.conversations.discard(self)
+        self.leave_hop()
+        super().connection_lost(error)
+
+    def leave_hop(self) -> None:
+        """The way on is closed, and what was told there is void."""
+        self.transaction = None
         if self.hop is not None:
             self.hop.close()
-        super().connection_lost(error)
+            self.hop = None
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -111,11 +129,53 @@ class Conversation(SMTP):
             if self.transport is not None:
                 self._reset_timeout()
 
+    async def smtp_STARTTLS(self, arg: str | None) -> None:
+        if self._tls_protocol is not None:
+            await self.push("503 5.5.1 TLS is on already")
+            return
+        await super().smtp_STARTTLS(arg)
+
+    async def smtp_GET(self, arg: str | None) -> None:
+        """A program made to speak HTTP to us: what follows is nobody's mail. Postfix hangs up too."""
+        await self.push("521 5.7.0 this is no web server")
+        self._writer.close()
+
+    smtp_POST = smtp_CONNECT = smtp_GET
+
     async def smtp_MAIL(self, arg: str | None) -> None:
         await super().smtp_MAIL(self._take(arg))
 
     async def smtp_RCPT(self, arg: str | None) -> None:
         await super().smtp_RCPT(self._take(arg))
+
+    async def smtp_DATA(self, arg: str | None) -> None:
+        assert self.envelope is not None
+        recipients = len(self.envelope.rcpt_tos)
+        if not recipients:
+            await self.push("503 5.5.1 need RCPT command")
+        elif arg:
+            await self.push("501 5.5.4 Syntax: DATA")
+        else:
+            await self.push("354 End data with <CR><LF>.<CR><LF>")
+            try:
+                reply = await self._received()
+            except Exception as error:
+                reply = self._for_each(await self.handle_exception(error), recipients)
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
+            self.xforward = {}  # Postfix: they are the transaction's
+            await self.push(reply)
+
+    async def _received(self) -> str:
+        assert self.envelope is not None
+        limit = self.data_size_limit or 0
+        content = await receiving.message(self._reader, limit, self._reset_timeout)
+        if content is None:
+            return self._for_each(f"552 5.3.4 more than {limit} bytes", len(self.envelope.rcpt_tos))
+        self.envelope.original_content = content
+        return str(await self._front.handle_DATA(self, self.session, self.envelope))
+
+    def _for_each(self, reply: str, recipients: int) -> str:
+        return "\r\n".join([reply] * (recipients if self.lmtp else 1))  # RFC 2033 §4.2
 
     def said(self) -> Address:
         """The path of the MAIL or RCPT being answered."""
@@ -142,7 +202,11 @@ class Conversation(SMTP):
     async def _check(self, result: AuthResult) -> AuthResult:
         if not result.success:
             return result
-        tenant = await self._front.login(result.auth_data)
+        try:
+            tenant = await self._front.login(result.auth_data)
+        except Retryable:
+            await self.push("454 4.7.0 try again later")  # RFC 4954 §6
+            return AuthResult(success=False, handled=True)
         if tenant is None:
             return AuthResult(success=False, handled=False)
         self.tenant = tenant
@@ -168,6 +232,7 @@ class Conversation(SMTP):
             await self.push("503 5.5.1 MAIL transaction in progress")
         else:
             self.xclient |= _attributes(arg, _XCLIENT)
+            self.leave_hop()  # it was told of another client
             self._set_rset_state()  # type: ignore[no-untyped-call]
             assert self.session is not None
             self.session.host_name = None
@@ -186,10 +251,15 @@ def _note(server: Any, session: Any, envelope: Any, mechanism: str, data: LoginP
 
 
 def _attributes(arg: str, known: tuple[str, ...]) -> dict[str, str]:
-    """Values stay in xtext (RFC 3461 §4): they go on as they came."""
+    """Values stay in xtext (RFC 3461 §4): they go on as they came. One said to be absent is empty."""
     pairs = (word.partition("=") for word in (arg or "").split())
     return {
-        name.upper(): value
+        name.upper(): "" if value.upper() in _ABSENT else value
         for name, equals, value in pairs
-        if equals and name.upper() in known and value.upper() not in _ABSENT
+        if equals and name.upper() in known and value.isprintable()
     }
+
+
+def plain(xtext: str) -> str:
+    """What xtext stands for."""
+    return _XTEXT.sub(lambda match: chr(int(match[1], 16)), xtext)
