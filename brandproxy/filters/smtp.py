@@ -75,7 +75,7 @@ class Front:
         if server.trusted():
             ours += ["XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
         lines = [line[4:] for line in lines if line[4:] != "HELP"] + ours
-        return [f"250{' ' if line is lines[-1] else '-'}{line}" for line in lines]
+        return ["\r\n".join(f"250{' ' if line is lines[-1] else '-'}{line}" for line in lines)]
 
     async def handle_MAIL(
         self, server: Conversation, session: Any, envelope: Any, address: str, options: list[str]

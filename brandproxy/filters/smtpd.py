@@ -76,6 +76,7 @@ class Conversation(SMTP):
         self.xforward: dict[str, str] = {}
         self._working = False
         self._said: Address | None = None
+        self._unkept = ""  # the parameters aiosmtpd knows
 
     @property
     def idle(self) -> bool:
@@ -138,6 +139,8 @@ class Conversation(SMTP):
     async def smtp_GET(self, arg: str | None) -> None:
         """A program made to speak HTTP to us: what follows is nobody's mail. Postfix hangs up too."""
         await self.push("521 5.7.0 this is no web server")
+        assert self._handler_coroutine is not None
+        self._handler_coroutine.cancel()  # not a word more is read
         self._writer.close()
 
     smtp_POST = smtp_CONNECT = smtp_GET
@@ -182,6 +185,13 @@ class Conversation(SMTP):
         assert self._said is not None
         return self._said
 
+    async def smtp_VRFY(self, arg: str | None) -> None:
+        await self.push("252 2.0.0 send some mail, the next server will say")
+
+    def _getaddr(self, arg: str) -> tuple[str, str]:
+        """aiosmtpd takes addresses apart, at the cost of a small rewriting; here the next hop judges them."""
+        return self.said().bare or "postmaster", self._unkept
+
     def _take(self, arg: str | None) -> str | None:
         """Keep the path and its parameters; give aiosmtpd those it knows to check."""
         match = _PATH.fullmatch(arg or "")
@@ -189,9 +199,11 @@ class Conversation(SMTP):
             return None if arg is None else "malformed"  # an address without brackets: 501
         words = match["rest"].split()
         kept = [word for word in words if word.partition("=")[0].upper() in _KEPT[match["verb"].upper()]]
+        if match["path"] == "<>" and match["verb"].upper() == "TO":
+            return "malformed"
         self._said = Address(match["path"], words)
-        path = "<postmaster>" if match["path"] == "<>" and match["verb"].upper() == "FROM" else match["path"]
-        return " ".join((f"{match['verb']}:{path}", *(word for word in words if word not in kept)))
+        self._unkept = " ".join(word for word in words if word not in kept)
+        return arg
 
     async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:
         return await self._check(await super().auth_PLAIN(_, args))
