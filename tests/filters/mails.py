@@ -11,7 +11,8 @@ from quopri import encodestring
 NUMBER = re.compile(rb"^X-Number: (\d+)\r$", re.M)
 _CLEAN = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _ADDED = re.compile(
-    rb"(?:Received|Return-Path|Message-Id|Date|DKIM-Signature|Authentication-Results):(?:[^\n]*\n)(?:[ \t][^\n]*\n)*",
+    rb"(?:Received|Return-Path|Message-Id|Date|DKIM-Signature|Authentication-Results):"
+    rb"(?:[^\n]*\n)(?:[ \t][^\n]*\n)*",
     re.I,
 )
 
