@@ -19,9 +19,9 @@ from starlette.routing import BaseRoute, Route
 
 from brandproxy import web
 from brandproxy.context import Context
-from brandproxy.errors import BadInput
+from brandproxy.errors import BadInput, NotFound
 from brandproxy.filters import control
-from brandproxy.filters.pipeline import Arrival, Outcome, Pipeline
+from brandproxy.filters.pipeline import UNKNOWN, Arrival, Outcome, Pipeline
 from brandproxy.model import References
 
 _PIECE = 1 << 18
@@ -33,7 +33,7 @@ def routes(context: Context) -> list[BaseRoute]:
     limit = context.settings.mail.max_message
 
     async def rewrite(request: Request) -> Response:
-        who = await web.principal(request)
+        who = await web.identify(request)  # mail is shed by what is running, not by a count for each second
         if request.headers.get("content-type", _TYPE).partition(";")[0].strip().lower() != _TYPE:
             return web.problem(415, "the body is not a message", action=f"Send it as Content-Type: {_TYPE}.")
         pipeline.check_load("http")
@@ -47,6 +47,8 @@ def routes(context: Context) -> list[BaseRoute]:
         if message is None:
             return web.problem(413, f"the message is larger than {limit} bytes")
         outcome = await pipeline.process(Arrival("http", message, tenant=tenant, references=references))
+        if tenant and outcome.word == UNKNOWN:  # said by the caller, not by the message: a mistake to tell
+            raise NotFound(f"no tenant {tenant!r}")
         full = "multipart/mixed" in request.headers.get("accept", "")
         return _multipart(outcome) if full else _single(outcome)
 
@@ -96,7 +98,7 @@ def _multipart(outcome: Outcome) -> Response:
 
 def _figures(outcome: Outcome) -> dict[str, Any]:
     report = outcome.report
-    figures: dict[str, Any] = {"outcome": outcome.word, "tenant": outcome.tenant}
+    figures: dict[str, Any] = {"outcome": outcome.word, "tenant": outcome.tenant[:100]}  # a message says anything
     if report is not None:
         figures |= {"rewritten": len(report.rewritten), "skipped": len(report.skipped), "reason": report.reason}
     return figures

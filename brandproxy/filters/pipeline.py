@@ -26,7 +26,7 @@ import brandproxy
 from brandproxy.context import Context
 from brandproxy.core.headers import Control
 from brandproxy.core.report import Report, Result
-from brandproxy.errors import NotFound, Retryable
+from brandproxy.errors import BadInput, NotFound, Retryable
 from brandproxy.filters import control
 from brandproxy.filters.control import Said
 from brandproxy.filters.lookup import Lookup
@@ -42,6 +42,7 @@ SECONDS = Histogram(
 RUNNING = Gauge("brandproxy_mail_running", "Messages being worked on")
 
 _NOBODYS = "nobody's"
+UNKNOWN = "unknown tenant"
 
 # Up to here rewriting holds the event loop for at most about 4 ms (128 KB, 93 links); what is larger goes to a
 # thread, where 5 MB hold it for 9 ms and 48 MB for 57 ms at a time.
@@ -140,7 +141,7 @@ class Pipeline:
         slug = self._owner(arrival, said)
         tenant = await self._tenant(slug) if slug else None
         if tenant is None:
-            return _untouched(arrival, "unknown tenant" if slug else _NOBODYS, slug)
+            return _untouched(arrival, UNKNOWN if slug else _NOBODYS, slug)
         message = arrival.message
         if len(arrival.recipients) > 1:  # the links of all are the same: they are nobody's in particular
             message = control.strip(message, "recipient")
@@ -179,7 +180,7 @@ class Pipeline:
             return known
         try:
             return await self._context.registry.tenant(slug)
-        except NotFound:
+        except (NotFound, BadInput):  # a header may say what no tenant can be called
             return None
 
     def _failed(self, arrival: Arrival, error: Retryable, cause: Exception) -> Outcome:

@@ -86,6 +86,26 @@ async def test_an_operators_key_rewrites_for_whom_it_names(client: httpx.AsyncCl
     assert json.loads(answer.headers["brandproxy-report"])["outcome"] == "nobody's"
 
 
+async def test_an_operators_mistake_in_the_tenants_name_is_told(
+    client: httpx.AsyncClient, context: Context
+) -> None:
+    """A mail for a tenant nobody knows would go out unbranded, and nobody would notice."""
+    _, key = await access.create_key(context.store, None)
+    headers = MAIL | {"Authorization": f"Bearer {key}"}
+    answer = await client.post("/v1/rewrite", content=HTML, headers=headers, params={"tenant": "acne"})
+    assert answer.status_code == 404
+    said = b"X-Brandproxy-Tenant: " + b"a" * 50_000 + b"\r\n" + HTML
+    answer = await client.post("/v1/rewrite", content=said, headers=headers)
+    assert (answer.status_code, answer.content) == (200, HTML)
+    assert len(answer.headers["brandproxy-report"]) < 1000
+
+
+async def test_mail_may_come_as_often_as_it_does(client: httpx.AsyncClient, context: Context) -> None:
+    client._transport.app.state.budget = web.Budget(rate=0, burst=3)  # type: ignore[attr-defined]
+    for _ in range(5):
+        assert (await client.post("/v1/rewrite", content=HTML, headers=MAIL)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

@@ -117,6 +117,16 @@ async def test_control_headers_go_even_when_the_mail_is_nobodys(context: Context
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [b"nobody", b"Not A Slug!", b"../acme", b"a" * 5000, "\N{SNOWMAN}".encode()])
+async def test_a_tenant_that_cannot_be_is_nobody(context: Context, port: int, name: bytes) -> None:
+    """Whoever writes the header must not be able to have his mail put off for ever."""
+    odd = b"X-Brandproxy-Tenant: " + name + b"\r\n" + HTML
+    replies = await converse(port, lambda s: tell(s, odd))
+    assert [(code, p.get("name")) for code, p in replies] == [
+        (constants.SMFIR_CHGHEADER, "X-Brandproxy-Tenant"), (CONTINUE, None),
+    ]  # fmt: skip
+
+
 async def test_the_authenticated_user_names_the_tenant(tmp_path: Path, port: int) -> None:
     settings = {"milter": f"127.0.0.1:{port}", "tenants": {"shop": "acme"}}
     others = HTML.replace(b"acme.example", b"example.net")
