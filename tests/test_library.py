@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import brandproxy
+from brandproxy.core.urls import host_of
 from brandproxy.errors import BadInput
-from brandproxy.model import References
+from brandproxy.model import Origin, References
 from tests.core.mails import BASE, NOW, REFS, TENANT, mail, multipart, part, rewrite, with_policy
 
 URL = "https://www.acme.test/shop?id=7&x=é"
@@ -47,6 +49,43 @@ def test_a_compiled_template_renders_what_the_plain_path_writes(references: Refe
     assert template.render(references) == plain.partition(b"\r\n\r\n")[2].decode()
 
 
+def test_a_compiled_template_of_a_real_mail_renders_what_the_plain_path_writes(corpus: Path) -> None:
+    """Every HTML file of the corpus, for three recipients."""
+    people = [replace(REFS, recipient=f"r-{number}", sent_at=NOW + number) for number in range(3)]
+    links = 0
+    for path in sorted(corpus.rglob("*.html")):
+        html = path.read_text("utf-8", "replace")
+        message = mail(html, encoding="binary")
+        hosts = {host_of(link.url) for link in rewrite(message).report.links if link.verdict == "not an origin"}
+        origins = tuple(Origin(host, f"https://{host}/", (f"https://{host}/",)) for host in sorted(hosts) if host)
+        tenant = replace(with_policy(opens=True), origins=origins)
+        template = brandproxy.compile(html, tenant, BASE)
+        for person in people:
+            result = brandproxy.rewrite(message, tenant, person, BASE, NOW)
+            assert mail(template.render(person), encoding="binary") == result.message, path
+            assert [link.verdict for link in template.links] == [link.verdict for link in result.report.links], (
+                path
+            )
+        links += len(result.report.rewritten)
+    assert links > 100
+
+
+def test_a_template_keeps_placeholders_for_whoever_fills_them_and_its_links_are_restored() -> None:
+    """Variables in the text are filled behind us; a link with one in it stays, its target being unknown."""
+    html = HTML.replace("Shop", "Hi {{ name }}").replace(
+        "</body>", '<a href="https://a.test/?to={{ id }}">x</a></body>'
+    )
+    for number in range(3):
+        rendered = brandproxy.compile(html, TENANT, BASE).render(
+            replace(REFS, recipient=f"r-{number}", sent_at=NOW)
+        )
+        assert rendered.count("{{ name }}") == rendered.count("https://a.test/?to={{ id }}") == 1
+        filled = rendered.replace("{{ name }}", "Zoë").replace("{{ id }}", str(number))
+        restored = brandproxy.restore(mail(filled), TENANT).decode()
+        expected = html.replace("{{ name }}", "Zoë").replace("{{ id }}", str(number))
+        assert restored.endswith(expected.replace(' clicktracking="off"', ""))
+
+
 def test_a_template_numbers_its_links_after_the_parts_before_it() -> None:
     message = multipart(
         "alternative", part("https://a.test/1 https://a.test/2", "text/plain"), part(HTML, encoding="binary")
@@ -61,6 +100,14 @@ def test_a_template_says_what_it_left_alone() -> None:
     assert [link.verdict for link in template.links] == [
         "rewritten", "not http(s)", "opted out", "rewritten", "rewritten", "rewritten",
     ]  # fmt: skip
+
+
+def test_a_template_that_is_signed_in_its_text_renders_itself() -> None:
+    html = f"<pre>\n-----BEGIN PGP SIGNED MESSAGE-----\n</pre>{HTML}"
+    template = brandproxy.compile(html, with_policy(opens=True), BASE)
+    assert template.render(REFS) == html
+    assert {link.verdict for link in template.links} == {"inline PGP"}
+    assert rewrite(mail(html), with_policy(opens=True)).message == mail(html)
 
 
 def test_a_template_without_a_usable_host_renders_itself() -> None:

@@ -81,9 +81,14 @@ def read(message: bytes, leaf: Leaf) -> Body:
     elif leaf.encoding == "base64":
         data, width = _unwrap(raw, eol)
     text, codec = charset.decode(data, leaf.charset)
-    if "-----BEGIN PGP " in text and _PGP.search(text):
-        raise ValueError("inline PGP")
+    if reason := sealed(text):
+        raise ValueError(reason)
     return Body(leaf, text, codec, raw, data, width, eol)
+
+
+def sealed(text: str) -> str:
+    """`inline PGP` when a body is signed or encrypted in its text, else ""."""
+    return "inline PGP" if "-----BEGIN PGP " in text and _PGP.search(text) else ""
 
 
 def _unwrap(raw: bytes, eol: bytes) -> tuple[bytes, int]:

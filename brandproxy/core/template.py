@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from brandproxy.core import links
+from brandproxy.core import encoding, links
 from brandproxy.core.judging import PIXEL, Judge, judge_body
 from brandproxy.core.mime import Leaf
 from brandproxy.core.report import REWRITTEN, Link
@@ -46,7 +46,7 @@ def compile_html(html: str, tenant: Tenant, base_url: str | None, first_link: in
     blanket = "" if base else "no usable host"
     judge = Judge(tenant, ring, links.Links(ring, base, _PROBE), blanket)
     judge.count = first_link - 1
-    leaf = Leaf("1", "text/html", "html", "utf-8", "8bit", 0, 0)
+    leaf = Leaf("1", "text/html", "html", "utf-8", "8bit", 0, 0, reason=encoding.sealed(html))
     outcome = judge_body(judge, leaf, html, tenant.policy.opens)
     by_new = {link.new: link for link in outcome.links if link.verdict == REWRITTEN}
     pieces, slots, here, fixed = [], [], 0, ""
