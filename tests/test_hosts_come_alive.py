@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from standardwebhooks import Webhook as Verifier
 
 from brandproxy.certs.vault import facts
 from brandproxy.config import Settings
@@ -25,7 +26,10 @@ from brandproxy.model import HostState
 from brandproxy.store import keys
 from tests.conftest import free_port
 from tests.parts import Knot, Pebble, end, wait_for_port
+from tests.receiver import Receiver, receiver
 from tests.redis_servers import Server
+
+__all__ = ["receiver"]
 
 _HOSTS = int(os.environ.get("BRANDPROXY_DRILL_HOSTS", "12"))
 _TENANTS = 10
@@ -122,8 +126,10 @@ def quick(tmp_path: Path) -> Iterator[World]:
     yield from world_of(tmp_path, sleep=False)
 
 
-async def test_from_host_add_to_https_verified_by_curl(slow: World) -> None:
+async def test_from_host_add_to_https_verified_by_curl(slow: World, receiver: Receiver) -> None:
     control = free_port()
+    slow.environment["BRANDPROXY_OUTBOUND_ALLOW"] = "127.0.0.1"
+    secret = slow.run("webhook", "add", receiver.url, "--kind", "host", "--kind", "certificate").split()[-1]
     slow.start(BRANDPROXY_CONTROL_LISTEN=f"127.0.0.1:{control}")
     slow.run("tenant", "add", "acme")
     began = time.monotonic()
@@ -147,6 +153,16 @@ async def test_from_host_add_to_https_verified_by_curl(slow: World) -> None:
     print(f"HTTPS after {took:.1f} s")
     assert took < 30
     assert json.loads(slow.run("host", "show", host["name"], "--json"))["state"] == "live"
+    async with asyncio.timeout(10):
+        while len(receiver.got) < 4:
+            await asyncio.sleep(0.1)
+    told = [Verifier(secret).verify(body, headers)["type"] for headers, body in receiver.got]
+    assert [kind for kind in told if kind != "certificate.issued"] == [
+        "host.pending",
+        "host.verified",
+        "host.live",
+    ]
+    assert told.count("certificate.issued") == 1
 
 
 async def test_three_nodes_order_each_certificate_once_though_one_is_killed(quick: World) -> None:

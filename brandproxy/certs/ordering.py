@@ -110,6 +110,8 @@ class Orders:
         """The new certificate, or what to remember of the failure."""
         now, url = self._now(), self._authority(before)
         left = present.not_after - now if present is not None else math.inf
+        second = self._settings.fallback if url == self._settings.ca else self._settings.ca
+        cas = (url, second) if second else (url,)
         try:
             return await self._ordered(host, present, before, url), before
         except OverBudget as over:
@@ -120,10 +122,10 @@ class Orders:
             return None, before.failed(str(fault), fault.code, now, left)
         except AcmeRefused as refused:
             await self._count(host, url, refused)
-            return None, before.failed(str(refused), refused.code or "refused", now, left, refused.retry_in)
+            return None, before.failed(str(refused), refused.code or "refused", now, left, cas, refused.retry_in)
         except AcmeAway as away:  # an order under way is gone on with when the CA is back
             pending = (await progress.read(self._store, host.name)).pending
-            failed = before.failed(str(away), "ca-away", now, left, away.retry_in)
+            failed = before.failed(str(away), "ca-away", now, left, cas, away.retry_in)
             return None, replace(failed, pending=pending)
         except (UpdateAway, UpdateRefused) as fault:
             return None, before.failed(str(fault), "dns-update", now, left)
@@ -138,11 +140,15 @@ class Orders:
             self.accounts.forget(url)
 
     def _authority(self, before: Progress) -> str:
-        """The CA to ask: the second one every other time, once the first has failed twice in a row."""
+        """The CA to ask: the second one every other time, once the first has failed twice in a row, or when the
+        first asked to be left alone."""
         if before.pending is not None:
             return before.pending.ca
-        second = self._settings.fallback and before.failures >= 2 and before.failures % 2 == 0
-        return self._settings.fallback if second else self._settings.ca
+        first, second = self._settings.ca, self._settings.fallback
+        if second and before.failures >= 2 and before.failures % 2 == 0:
+            first, second = second, first
+        rest = before.rests.get(first, 0.0), before.rests.get(second, 0.0) if second else math.inf
+        return second if rest[0] > self._now() and rest[1] < rest[0] else first
 
     async def _ordered(self, host: Host, present: Certificate | None, before: Progress, url: str) -> Certificate:
         account = await self.accounts.open(url)

@@ -39,13 +39,28 @@ class Progress:
     renew_at: int = 0
     from_ca: bool = False  # `renew_at` was suggested by the CA (ARI): such renewals are free of its limits
     ask_at: float = 0.0  # when to ask the CA again for its window
+    rests: dict[str, float] = field(default_factory=dict)  # CA -> until when it asked not to be asked
 
-    def failed(self, error: str, code: str, now: float, left: float, retry_in: float = 0.0) -> Progress:
-        """`left`: seconds until the present certificate ends. `retry_in`: as the CA told."""
+    def failed(
+        self, error: str, code: str, now: float, left: float, cas: tuple[str, ...] = (), retry_in: float = 0.0
+    ) -> Progress:
+        """`left`: seconds until the present certificate ends. `cas`: those that may be asked, first the one that
+        failed; it told to be left alone for `retry_in`, and another need not wait for that."""
         failures = self.failures + 1
-        next_at = now + max(backoff(failures, left), retry_in)
+        rests = {ca: until for ca, until in self.rests.items() if until > now}
+        if cas and retry_in:
+            rests[cas[0]] = now + retry_in
+        rested = min((rests.get(ca, 0.0) for ca in cas), default=0.0)
+        next_at = max(now + backoff(failures, left), rested)
         return replace(
-            self, failures=failures, next_at=next_at, tried_at=now, error=error, code=code, pending=None
+            self,
+            failures=failures,
+            next_at=next_at,
+            tried_at=now,
+            rests=rests,
+            error=error,
+            code=code,
+            pending=None,
         )
 
     def waits(self, now: float) -> bool:

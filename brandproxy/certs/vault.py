@@ -22,7 +22,7 @@ from brandproxy.store.seal import Seal
 class Certificate:
     """A host's certificate. `chain` is PEM, leaf first; `key` PKCS#8 PEM; times are seconds.
 
-    `ca` tells where it came from: an ACME directory URL, `dev` or `import` (never renewed by us).
+    `ca` tells where it came from: an ACME directory URL, `dev` or `import`; the next one is by the CA in force.
     """
 
     host: str

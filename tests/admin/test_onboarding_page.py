@@ -11,6 +11,7 @@ import httpx
 import pytest
 import uvicorn
 from playwright.async_api import Page, async_playwright, expect
+from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from brandproxy.admin import public
@@ -18,9 +19,9 @@ from brandproxy.certs import maintain
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.model import HostState
-from brandproxy.onboarding import page_link, watch
+from brandproxy.onboarding import Watcher, page_link, watch
 from tests.conftest import free_port, need_program
-from tests.parts import Knot
+from tests.parts import KEY, Knot
 
 _FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -125,3 +126,20 @@ async def test_caddy_may_issue_for_proven_hosts_only(context: Context, site: Non
     async with httpx.AsyncClient() as client:
         for domain, status in (("yes.acme.test", 200), ("not-yet.acme.test", 404), ("evil.test", 404), ("", 404)):
             assert (await client.get(ask, params={"domain": domain})).status_code == status
+
+
+async def test_the_page_of_a_delegated_zone_shows_what_is_the_customers_and_what_is_ours(
+    context: Context, site: None, knot: Knot
+) -> None:
+    dns = {"nameservers": "ns.mail.acme.test", "update_server": knot.server, "update_key": SecretStr(KEY)}
+    own = context.settings.dns.model_copy(update=dns)
+    object.__setattr__(context, "settings", context.settings.model_copy(update={"dns": own}))
+    host = await context.registry.add_host("links.mail.acme.test", "acme", zone="mail.acme.test")
+    for _ in range(2):
+        await Watcher(context).check(host.name)
+    async with httpx.AsyncClient() as client:
+        page = (await client.get(await page_link(context, host.name))).text
+    assert page.count("(kept by us)") == 4
+    assert page.count('<tr class="right">\n<td class="mark">✓ found') == 5
+    assert page.count('data-alignment="DKIM"') == 2  # mail from the zone, and from the domain above it
+    assert "relaxed only" in page

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import time
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from brandproxy.certs import Vault
 from brandproxy.model import HostState
 from brandproxy.store import keys
 from brandproxy.store.seal import open_seal
 from tests.certs.acme_fixtures import World, control, world
-from tests.parts import until_state
+from tests.parts import EAB_KEY, KEY, until_state
 
 __all__ = ["world"]
 
@@ -28,8 +38,11 @@ async def test_a_host_comes_alive_by_its_records_alone(world: World) -> None:
         await world.knot.put(host.name, "CNAME")
 
 
-async def test_a_delegated_zone_gets_one_wildcard_for_all_its_hosts(world: World) -> None:
-    async with world.context() as context, control(context):
+async def test_a_delegated_zone_gets_one_wildcard_for_all_its_hosts_and_no_log_has_a_secret(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with world.context(eab_id="kid-1", eab_key=EAB_KEY) as context, control(context):
         first = await world.host(context, "links.mail.acme.test", zone="mail.acme.test")
         await until_state(context, first.name, HostState.LIVE)
         second = await world.host(context, "news.mail.acme.test", zone="mail.acme.test")
@@ -40,5 +53,9 @@ async def test_a_delegated_zone_gets_one_wildcard_for_all_its_hosts(world: World
         assert two is not None
         assert set(one.names) == {"mail.acme.test", "*.mail.acme.test"}
         assert one.serial == two.serial
+        der = load_pem_private_key(one.key, None).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        assert "newOrder" in caplog.text or "new-order" in caplog.text or "order-plz" in caplog.text  # it is wordy
+        for secret in ("PRIVATE KEY", base64.b64encode(der).decode()[40:80], EAB_KEY, KEY.rpartition(":")[2]):
+            assert secret not in caplog.text
         assert (await world.knot.look("_acme-challenge.mail.acme.test", "TXT")) == ()
         assert (await world.knot.look(first.name, "CNAME")) == (first.target,)

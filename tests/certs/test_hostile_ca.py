@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,9 @@ from brandproxy.certs import progress
 from brandproxy.certs.ordering import Orders
 from brandproxy.core.renewal import DAY, HOUR
 from brandproxy.model import HostState
+from brandproxy.store import keys
+from brandproxy.store.base import LockLost
+from tests.certs.fake_ca import FakeCA
 from tests.certs.stage import HOST, Stage, stage
 
 __all__ = ["stage"]
@@ -164,3 +172,74 @@ async def test_a_name_given_to_another_while_its_order_runs_gets_none_of_it(stag
     assert await orders.obtain(stage.host, await stage.certificate()) is None
     assert await orders.vault.hosts() == []
     orders.accounts.close()
+
+
+async def test_a_second_ca_need_not_wait_for_the_firsts_rate_limit(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    with FakeCA(tmp_path / "second", 45 * DAY, lambda: stage.at) as second:
+        both = tmp_path / "both.pem"
+        both.write_text(stage.ca.trust.read_text() + second.trust.read_text())
+        certs = stage.context.settings.certs.model_copy(update={"fallback": second.url, "acme_trust": both})
+        settings = stage.context.settings.model_copy(update={"certs": certs})
+        object.__setattr__(stage.context, "settings", settings)
+        await due(stage)
+        stage.ca.trouble = lambda path, body: (
+            problem(429, "rateLimited", Retry_After=str(20 * HOUR)) if path == "/newOrder" else None
+        )
+        begin = stage.at
+        await stage.plan(restarted=True)
+        stage.at = (await stage.known()).next_at + 1
+        assert stage.at - begin < HOUR
+        await stage.plan()
+        assert (await stage.certificate()).ca == second.url
+        assert stage.ca.paths.count("/newOrder") == 1
+
+
+async def test_a_lock_lost_while_the_ca_issues_leaves_the_order_to_the_next_node(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await due(stage)
+    old, lock = await stage.certificate(), stage.context.store.lock
+
+    @asynccontextmanager
+    async def losing(name: str, ttl: float = 30.0) -> AsyncIterator[Any]:
+        async with lock(name, ttl) as lease:
+            task = asyncio.current_task()
+            assert task is not None
+            if name == f"acme/{HOST}":
+                asyncio.get_running_loop().call_later(0.4, task.cancel)
+            try:
+                yield lease
+            except asyncio.CancelledError:
+                task.uncancel()
+                raise LockLost("could not be kept") from None
+
+    stage.ca.trouble = lambda path, body: time.sleep(1) if path.startswith("/finalize/") else None
+    orders = Orders(stage.context, lambda: stage.at)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.context.store, "lock", losing)
+        with pytest.raises(LockLost):
+            await orders.obtain(stage.host, old)
+    assert await stage.serial() == old.serial
+    assert (await stage.known()).pending is not None
+    await asyncio.sleep(1)
+    stage.ca.trouble = lambda path, body: None
+    fresh = await Orders(stage.context, lambda: stage.at).obtain(stage.host, old)
+    assert fresh is not None
+    assert len(stage.ca.orders) == 1
+    orders.accounts.close()
+
+
+async def test_failing_is_told_at_the_second_failure_and_once(stage: Stage) -> None:
+    await due(stage)
+    stage.ca.trouble = lambda path, body: problem(503, "serverInternal") if path == "/newOrder" else None
+    told = []
+    for _ in range(5):
+        await stage.plan()
+        notices = [json.loads(entry.value) for entry in await stage.context.store.list(keys.NOTICE)]
+        told.append([notice["data"] for notice in notices if notice["kind"] == "certificate.failing"])
+        stage.at = (await stage.known()).next_at + 1
+    assert [len(one) for one in told] == [0, 1, 1, 1, 1]
+    [data] = told[-1]
+    assert (data["host"], data["code"], data["serial"]) == (HOST, "ca-away", await stage.serial())
+    assert data["next_try_at"] > 0

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
 from brandproxy.certs.devca import DevCA
 from brandproxy.cli import build
-from tests.parts import Knot, Pebble
+from brandproxy.errors import Conflict
+from tests.parts import KEY, Knot, Pebble
 
 Run = Callable[..., str]
 
@@ -87,3 +90,36 @@ def test_orders_renewals_revocation_and_the_accounts_key_by_hand(run: Run, knot:
         assert json.loads(run("cert", "show", "hand.acme.test", "--json"))["serial"] == ""
     finally:
         pebble.stop()
+
+
+def test_a_delegated_zone_is_shown_record_by_record_and_a_public_key_is_published(
+    run: Run, knot: Knot, tmp_path: Path
+) -> None:
+    ours = {
+        "BRANDPROXY_DNS_NAMESERVERS": "ns.mail.acme.test",
+        "BRANDPROXY_DNS_UPDATE_SERVER": knot.server,
+        "BRANDPROXY_DNS_UPDATE_KEY": KEY,
+        "BRANDPROXY_DNS_DKIM_DOMAIN": "dkim.esp.test",
+        "BRANDPROXY_DNS_BOUNCE_HOST": "bounces.esp.test",
+    }
+    run("host", "add", "links.mail.acme.test", "--tenant", "acme", "--zone", "mail.acme.test", **ours)
+    lines = json.loads(run("dns", "links.mail.acme.test", "--json", **ours))["lines"]
+    assert [(line["wanted"]["ours"], line["state"]) for line in lines] == [(False, "right")] + 4 * [
+        (True, "missing")
+    ]
+    assert run("dns", "links.mail.acme.test", "--zone-file", **ours).count("IN") == 1  # the customer's only
+    told = run("host", "check", "links.mail.acme.test", **ours)
+    assert told.count("kept by us") == 4
+    assert told.count("✓ found") == 5
+    assert "DMARC" in told
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    (tmp_path / "bp2.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert "has the key" in run("dkim", "publish", "acme", "bp2", str(tmp_path / "bp2.pem"), **ours)
+    listed = json.loads(run("dkim", "list", "acme", "--json", **ours))
+    assert [(one["selector"], bool(one["record"]), one["everywhere"]) for one in listed] == [
+        ("bp1", False, False), ("bp2", True, True),
+    ]  # fmt: skip
+    with pytest.raises(Conflict):
+        run("dkim", "withdraw", "acme", "bp2", **ours)
+    for name in ("bp1._domainkey", "bp2._domainkey", "bounce", "links"):
+        asyncio.run(knot.updater.replace("mail.acme.test", f"{name}.mail.acme.test", "CNAME"))
