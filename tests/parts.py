@@ -29,7 +29,7 @@ KEY = "tests:hmac-sha256:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyYnk="
 class Knot:
     """One knot with these zones, changed by updates. `*.edge.test` leads to 127.0.0.1."""
 
-    def __init__(self, folder: Path, zones: tuple[str, ...] = ("test",)) -> None:
+    def __init__(self, folder: Path, zones: tuple[str, ...] = ("test",), signed: tuple[str, ...] = ()) -> None:
         self.port = free_port()
         self._folder = folder
         (folder / "db").mkdir(parents=True)
@@ -40,7 +40,11 @@ class Knot:
             if zone == "test":
                 text += "*.edge 5 A 127.0.0.1\n"
             (folder / f"{zone}.zone").write_text(text)
-        listed = "".join(f"  - domain: {zone}\n    file: {zone}.zone\n    acl: all\n" for zone in zones)
+        listed = "".join(
+            f"  - domain: {zone}\n    file: {zone}.zone\n    acl: all\n"
+            + ("    dnssec-signing: on\n" if zone in signed else "")
+            for zone in zones
+        )
         (folder / "knot.conf").write_text(
             f"server:\n  listen: 127.0.0.1@{self.port}\n  rundir: {folder}\n  user: root\n"
             "  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n"
@@ -76,6 +80,39 @@ class Knot:
 
     async def look(self, name: str, kind: str) -> tuple[str, ...]:
         return (await Resolver((("127.0.0.1", self.port),)).look(name, kind)).values
+
+
+class Unbound:
+    """A validating resolver that finds these zones at this port. `anchors`: DS or DNSKEY records it trusts."""
+
+    def __init__(self, folder: Path, dns_port: int, zones: tuple[str, ...], anchors: tuple[str, ...] = ()) -> None:
+        folder.mkdir(parents=True)
+        self.port = free_port()
+        self._conf = folder / "unbound.conf"
+        stubs = "".join(f"stub-zone:\n  name: {zone}\n  stub-addr: 127.0.0.1@{dns_port}\n" for zone in zones)
+        trusted = "".join(f"  trust-anchor: '{anchor}'\n" for anchor in anchors)
+        self._conf.write_text(
+            f"server:\n  interface: 127.0.0.1\n  port: {self.port}\n  do-daemonize: no\n  use-syslog: no\n"
+            f'  username: ""\n  chroot: ""\n  pidfile: ""\n  directory: "{folder}"\n  logfile: "{folder}/log"\n'
+            '  module-config: "validator iterator"\n  do-not-query-localhost: no\n  do-ip6: no\n'
+            f'  local-zone: "test." nodefault\n{trusted}{stubs}'
+            "remote-control:\n  control-enable: no\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def server(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        program = need_program("unbound", "unbound")
+        self._process = subprocess.Popen([program, "-c", self._conf])
+        wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 15) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from brandproxy.core import caa
 from brandproxy.core.records import Finding, Observation, Verdict, Wanted, apex_wanted, proxied, verdict
@@ -55,8 +56,8 @@ def _broken_dns(host: Host, seen: Observation) -> Iterator[Finding]:
 
 
 def _proof(host: Host, seen: Observation, domain: str) -> Iterator[Finding]:
-    """Why control is not proven; nothing when it is."""
-    if verdict(host, seen) is Verdict.PROVEN or seen.cname.status == "failed":
+    """Why control is not proven; nothing when it is, or would be if DNSSEC validated."""
+    if verdict(host, replace(seen, bogus=False)) is Verdict.PROVEN or seen.cname.status == "failed":
         return
     point = f"Create: {host.name}. CNAME {host.target}."
     if seen.delegation is not None:
