@@ -53,6 +53,11 @@ async def test_a_delegated_zone_gets_one_wildcard_for_all_its_hosts_and_no_log_h
         assert two is not None
         assert set(one.names) == {"mail.acme.test", "*.mail.acme.test"}
         assert one.serial == two.serial
+        deep = await world.host(context, "links.eu.mail.acme.test", zone="mail.acme.test")
+        await until_state(context, deep.name, HostState.LIVE)
+        three = await vault.get(deep.name)
+        assert three is not None
+        assert set(three.names) == {"eu.mail.acme.test", "*.eu.mail.acme.test"}
         der = load_pem_private_key(one.key, None).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         assert "newOrder" in caplog.text or "new-order" in caplog.text or "order-plz" in caplog.text  # it is wordy
         for secret in ("PRIVATE KEY", base64.b64encode(der).decode()[40:80], EAB_KEY, KEY.rpartition(":")[2]):
