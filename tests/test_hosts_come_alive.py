@@ -24,6 +24,7 @@ from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.model import HostState
 from brandproxy.store import keys
+from brandproxy.webhooks.book import Book
 from tests.conftest import free_port
 from tests.parts import Knot, Pebble, end, wait_for_port
 from tests.receiver import Receiver, receiver
@@ -165,10 +166,14 @@ async def test_from_host_add_to_https_verified_by_curl(slow: World, receiver: Re
     assert told.count("certificate.issued") == 1
 
 
-async def test_three_nodes_order_each_certificate_once_though_one_is_killed(quick: World) -> None:
+async def test_three_nodes_order_each_certificate_once_though_one_is_killed(
+    quick: World, receiver: Receiver
+) -> None:
     quick.environment["BRANDPROXY_CERTS_ORDERS_LIMIT"] = str(_HOSTS * 2)
     quick.environment["BRANDPROXY_CERTS_DOMAIN_LIMIT"] = str(max(50, _HOSTS))
+    quick.environment["BRANDPROXY_OUTBOUND_ALLOW"] = "127.0.0.1"
     async with open_context(quick.use_redis(), actor="drill") as context:
+        await Book(context).add("", receiver.url, ("host",), machines=False)
         for number in range(_TENANTS):
             await context.registry.add_tenant(f"t{number}")
         quick.start("--role", "edge")
@@ -183,6 +188,7 @@ async def test_three_nodes_order_each_certificate_once_though_one_is_killed(quic
         end(random.choice(nodes))
         await certified(context, _HOSTS)
         await all_live(context)
+        await all_told(receiver)
         print(f"{_HOSTS} hosts live after {time.monotonic() - began:.0f} s")
         assert [
             entry.key for entry in await context.store.list("acme/host/") if b'"failures":0' not in entry.value
@@ -193,6 +199,22 @@ async def test_three_nodes_order_each_certificate_once_though_one_is_killed(quic
     assert issued == _HOSTS
     # An order is lost only when the node died between the CA's answer and the note of it.
     assert _HOSTS <= ordered <= _HOSTS + 8
+
+
+async def all_told(receiver: Receiver) -> None:
+    """Each host's changes arrived, in order; a repetition is known by its id."""
+    async with asyncio.timeout(60 + _HOSTS / 5):
+        while True:
+            told: dict[str, dict[str, str]] = {}
+            for headers, body in receiver.got:
+                message = json.loads(body)
+                told.setdefault(message["data"]["host"], {}).setdefault(headers["webhook-id"], message["type"])
+            if len(told) == _HOSTS and all("host.live" in kinds.values() for kinds in told.values()):
+                break
+            await asyncio.sleep(0.5)
+    for host, kinds in told.items():
+        assert list(kinds.values()) == ["host.pending", "host.verified", "host.live"], host
+    print(f"{len(receiver.got)} webhook messages for {3 * _HOSTS} changes")
 
 
 async def certified(context: Context, number: int) -> None:
