@@ -6,7 +6,7 @@ import mailbox
 import mimetypes
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -129,12 +129,24 @@ def _summary(proofs: list[Proof]) -> dict[str, Any]:
         "rewritten_urls": sum(proof.rewritten for proof in proofs),
         "skipped_urls": sum(proof.skipped for proof in proofs),
         "left_alone": dict(Counter(proof.reason for proof in proofs if proof.reason).most_common()),
+        "verdicts": _added(proof.verdicts for proof in proofs),
+        "parts_left_alone": _added(proof.parts for proof in proofs),
         "bytes": sum(proof.size for proof in proofs),
         "seconds": round(seconds, 3),
     }
 
 
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total.most_common())
+
+
 def _print(proofs: list[Proof]) -> None:
+    from brandproxy.core import reasons
+    from brandproxy.core.report import REWRITTEN
+
     rows = [(proof.name, fault) for proof in proofs for fault in proof.faults]
     if rows:
         print_table(("message", "fault"), rows, "")
@@ -147,8 +159,15 @@ def _print(proofs: list[Proof]) -> None:
         f"and lexbor, nothing left behind.\n{total['changed']} were changed ({total['rewritten_urls']} URLs), "
         f"{total['skipped_urls']} URLs were left with a reason."
     )
-    for reason, count in total["left_alone"].items():
-        print(f"{count} messages left alone: {reason}")
+    kinds = (("messages", "left_alone"), ("parts", "parts_left_alone"), ("URLs", "verdicts"))
+    left = [
+        (count, what, reason, reasons.meaning(reason))
+        for what, kind in kinds
+        for reason, count in total[kind].items()
+        if reason != REWRITTEN
+    ]
+    if left:
+        print_table(("count", "left alone", "reason", "meaning"), left, "")
     slowest = max(proofs, key=lambda proof: proof.seconds)
     mean = total["seconds"] * 1000 / len(proofs)
     print(f"{mean:.2f} ms a message; slowest {slowest.seconds * 1000:.1f} ms ({slowest.name})")

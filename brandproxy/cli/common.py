@@ -34,14 +34,15 @@ def print_json(value: object) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, stderr: bool = False
 ) -> None:
-    """A table for people, or the sentence `empty` when there is nothing to show."""
+    """A table for people, or the sentence `empty` when there is nothing to show. Only a rich Text has colours."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console = Console(stderr=stderr)
     console.print(table if table.row_count else empty)

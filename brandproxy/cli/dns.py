@@ -76,13 +76,14 @@ def show(host: Host, report: Report) -> None:
     """The report for people."""
     from rich.console import Console
     from rich.markup import escape
+    from rich.text import Text
 
     console = Console()
     console.print(f"[bold]{host.name}[/] of tenant {host.tenant} is [bold]{host.state}[/] ({escape(host.reason)})")
     rows = [
         (
-            MARKS[line.state], line.wanted.type, line.wanted.name, line.wanted.value,
-            " ".join(map(escape, line.seen)) or "-",
+            Text.from_markup(MARKS[line.state]), line.wanted.type, line.wanted.name, line.wanted.value,
+            " ".join(line.seen) or "-",
             "kept by us" if line.wanted.ours else "" if line.wanted.needed else "recommended",
         )
         for line in report.lines
@@ -91,7 +92,8 @@ def show(host: Host, report: Report) -> None:
     if report.alignment:
         aligned = [
             (
-                "[green]✓ passes[/]" if one.passes else "[red]✗ does not[/]", one.sender, one.mechanism,
+                Text.from_markup("[green]✓ passes[/]" if one.passes else "[red]✗ does not[/]"),
+                one.sender, one.mechanism,
                 one.identity, one.mode, _modes(one), one.by,
             )
             for one in report.alignment

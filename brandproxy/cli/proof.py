@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,6 +47,8 @@ class Proof:
     rewritten: int = 0
     skipped: int = 0
     reason: str = ""
+    verdicts: dict[str, int] = field(default_factory=dict)  # of its URLs
+    parts: dict[str, int] = field(default_factory=dict)  # left alone, by reason
     faults: list[str] = field(default_factory=list)
 
 
@@ -65,6 +68,8 @@ def _prove(proof: Proof, message: bytes, tenant: Tenant) -> None:
     proof.seconds = time.perf_counter() - began
     report = result.report
     proof.reason = report.reason or ("already signed" if "already signed" in report.verdicts else "")
+    proof.verdicts = report.verdicts
+    proof.parts = dict(Counter(part.reason for part in report.parts if part.reason))
     proof.rewritten, proof.skipped = len(report.rewritten), len(report.skipped)
     if _restored(result.message, report) != message:
         proof.faults.append("not restored byte for byte")

@@ -176,11 +176,23 @@ def _write(message: bytes) -> None:
 
 
 def _explain(report: Report) -> None:
-    """Every URL and every part, for people, on standard error."""
-    rows = [(link.part, link.place, link.verdict, link.url, link.label) for link in report.links]
-    rows += [(part.path, part.type, part.reason, "", "") for part in report.parts if part.reason]
-    empty = f"Left alone: {report.reason}." if report.reason else "No URL found."
-    print_table(("part", "place", "verdict", "url", "text"), rows, empty, stderr=True)
+    """Every URL, and every part that was left alone, for people, on standard error."""
+    from brandproxy.core import reasons
+
+    if report.reason:
+        say = f"Left alone: {report.reason} ({reasons.meaning(report.reason)})."
+        print(say, file=sys.stderr)
+    else:
+        rows = [(link.part, link.place, link.verdict, link.url, link.label) for link in report.links]
+        print_table(("part", "place", "verdict", "url", "text"), rows, "No URL found.", stderr=True)
+        left = [(part.path, part.type, part.reason) for part in report.parts if part.reason]
+        if left:
+            print_table(("part", "type", "left alone"), left, "", stderr=True)
+        for reason in dict.fromkeys([*report.verdicts, *(reason for _, _, reason in left)]):
+            if words := reasons.meaning(reason):
+                print(f"{reason}: {words}", file=sys.stderr)
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(f"{report.size} bytes in, {report.new_size} bytes out", file=sys.stderr)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in report.verdicts.items()) or "no URL"
+    pixel = "; an open pixel was added" if report.pixel else ""
+    print(f"{counts}{pixel}; {report.size} bytes in, {report.new_size} bytes out", file=sys.stderr)

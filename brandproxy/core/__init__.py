@@ -12,6 +12,7 @@
 - `text`      URLs in text/plain, however it was wrapped
 - `links`     the links we mint, and recognising them
 - `report`    what was done to a message; `restore` is the way back with keys alone; `template` compiles
+- `reasons`   why something was left alone, in words
 - `delivery`  how a stored object is answered: conditions, ranges, headers
 - `objects`   names, life times and forms of stored objects
 - `snapshot`  copies of mailed images: which, and under which name

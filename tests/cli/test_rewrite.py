@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from brandproxy.cli import audit, proof
+from brandproxy.core import reasons
 from tests.core.mails import TENANT, mail, multipart, part
 
 HTML = '<p>Grüße</p><a href="https://www.acme.test/">x</a><img src="https://cdn.acme.test/mail/a.png">'
@@ -62,6 +64,32 @@ def test_the_tenant_may_be_named_by_the_message(acme: Pipe) -> None:
     assert acme("rewrite", stdin=MESSAGE).returncode == 64
 
 
+def test_what_was_left_alone_is_explained_in_words(acme: Pipe) -> None:
+    def explained(message: bytes) -> str:
+        options = ("--tenant", "acme", "--host", "links.acme.test", "--explain")
+        return acme("rewrite", *options, stdin=message).stderr.decode()
+
+    first = MESSAGE.partition(b"\r\n")[2]
+    told = explained(multipart("mixed", first, part("x", "text/plain; charset=x-klingon"), boundary="o"))
+    assert "unknown charset: no mail client knows" in told
+    assert "not an origin: an image that" in told
+    assert "2 rewritten, 1 not an origin;" in told
+    assert "Left alone: broken header (readers disagree" in explained(b"a b\n\nx")
+    told = explained(mail("https://acme.test/a[0][/b] https://acme.test/[bold]", "text/plain"))
+    assert "a[0][/b]" in told  # no markup of ours
+    assert "/[bold]" in told
+
+
+def test_every_reason_of_the_docs_has_its_words_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rewriting.md").read_text()
+    section = page.partition("## What is left alone")[2].partition("## Running twice")[0]
+    rows = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    urls = {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+    parts = section.partition("A part: ")[2].partition(". Attachments")[0]
+    assert urls - {"signed part", "delivery report"} == set(reasons.URL)
+    assert set(re.findall(r"`([^`]+)`", parts.replace("\n", " "))) == set(reasons.PART)
+
+
 def test_without_a_usable_host_the_message_passes_as_it_is(acme: Pipe) -> None:
     out = acme("rewrite", "--tenant", "acme", stdin=MESSAGE)
     assert (out.returncode, out.stdout) == (0, MESSAGE)
@@ -106,6 +134,11 @@ def test_an_archive_is_audited_file_by_file_and_message_by_message(pipe: Pipe) -
     assert (summary["messages"], summary["passed"], summary["changed"]) == (5, 5, 5)
     table = pipe("audit", "archive")
     assert b"5 of 5 messages pass" in table.stdout
+    assert b"unknown charset" not in table.stdout
+    (archive / "f.eml").write_bytes(mail("x", "text/plain; charset=x-klingon"))
+    told = pipe("audit", "archive")
+    assert b"parts" in told.stdout
+    assert b"no mail client knows this charset" in told.stdout
     assert pipe("audit", "nowhere").returncode != 0
 
 
@@ -133,6 +166,10 @@ def test_every_message_and_html_file_of_the_corpus_passes(corpus: Path) -> None:
     """`brandproxy audit` over the corpus, in slices here (BRANDPROXY_AUDIT_EVERY=1 for all of it)."""
     every = int(os.environ.get("BRANDPROXY_AUDIT_EVERY", "8"))
     owner = audit._tenant("")
+    seen: set[str] = set()
     for source in list(audit._sources(corpus))[::every]:
         for name, message in audit._messages(source):
-            assert proof.prove(name, message, owner).faults == [], name
+            proven = proof.prove(name, message, owner)
+            assert proven.faults == [], name
+            seen |= proven.verdicts.keys() | proven.parts.keys() | {proven.reason}
+    assert {reason for reason in seen if not reasons.meaning(reason)} == {"", "rewritten"}
