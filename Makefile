@@ -51,7 +51,7 @@ clean:  ## remove what was made
 # a million forged tokens, ten thousand idle connections, 1,000 mails through Postfix, 500 hosts by three nodes.
 soak: packages $(VENV)/test  ## every drill at full size, one after the other
 	@BRANDPROXY_DRILL=full BRANDPROXY_DRILL_HOSTS=500 BRANDPROXY_DRILL_MAILS=300 BRANDPROXY_MAILS=1000 \
-	BRANDPROXY_PIPE_MAILS=200 BRANDPROXY_HOSTILE_MB=10 BRANDPROXY_AUDIT_EVERY=1 BRANDPROXY_SCHEMATHESIS_EXAMPLES=100 \
+	BRANDPROXY_PIPE_MAILS=1000 BRANDPROXY_HOSTILE_MB=10 BRANDPROXY_AUDIT_EVERY=1 BRANDPROXY_SCHEMATHESIS_EXAMPLES=100 \
 	EDGE_KILLS=10 EDGE_IDLE_CONNECTIONS=10000 EDGE_FORGERIES=1000000 \
 	$(BIN)/python -m pytest --timeout 3600 tests/edge tests/filters tests/fleet tests/store tests/core/test_hostile.py \
 	tests/test_hosts_come_alive.py tests/cli/test_rewrite.py tests/analytics/test_openapi.py $(ARGS)

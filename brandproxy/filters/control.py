@@ -19,7 +19,12 @@ class Said:
 
     def author(self) -> str:
         """The address in `From:`; read only when somebody asks, because the standard library takes its time."""
-        return parseaddr(self.from_field.decode("utf-8", "replace"))[1] if len(self.from_field) < 10_000 else ""
+        if len(self.from_field) >= 10_000:
+            return ""
+        try:
+            return parseaddr(self.from_field.decode("utf-8", "replace"))[1]
+        except (RecursionError, ValueError, IndexError):  # comments in comments in comments
+            return ""
 
 
 def read(message: bytes) -> Said:

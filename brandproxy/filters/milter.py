@@ -12,7 +12,7 @@ import logging
 from brandproxy.context import Context
 from brandproxy.core.milter import ProtocolError, Session, Step
 from brandproxy.errors import Retryable
-from brandproxy.filters import control, listening
+from brandproxy.filters import listening
 from brandproxy.filters.control import Said
 from brandproxy.filters.pipeline import Arrival, Pipeline
 
@@ -84,7 +84,7 @@ class Connection:
     def _let_go_or_go_on(self) -> None:
         """A message that is nobody's by envelope and headers goes on before its body is sent to us."""
         head = self._session.message()
-        self._said = None if head is None else control.read(head)
+        self._said = None if head is None else self._pipeline.said(head)
         if head is not None and self._pipeline.is_nobodys(self._arrival(head)):
             self._session.accept()
         else:

@@ -114,10 +114,22 @@ class Pipeline:
         """Whose message it will be by its envelope alone, before its headers are there."""
         return self._lookup.tenant(known=known, user=user, sender=sender)
 
+    def said(self, head: bytes) -> Said | None:
+        """What a message says of itself; None is a fault of ours, which `process` will meet again and count."""
+        try:
+            return control.read(head)
+        except Exception:
+            log.exception("reading the headers failed")
+            return None
+
     def is_nobodys(self, arrival: Arrival) -> bool:
         """Whether nothing is to be done to a message with this envelope and these headers; counts it then."""
-        said = arrival.said or control.read(arrival.message)
-        nobodys = said.control == Control() and not self._owner(arrival, said)
+        said = arrival.said
+        try:
+            nobodys = said is not None and said.control == Control() and not self._owner(arrival, said)
+        except Exception:
+            log.exception("looking for the tenant failed: queue id %s", arrival.queue_id)
+            return False
         if nobodys:
             self.count(arrival.way, _NOBODYS)
         return nobodys
@@ -133,6 +145,9 @@ class Pipeline:
                 outcome = self._failed(arrival, TookTooLong("the message took too long"), error)
             except Retryable as error:
                 outcome = self._failed(arrival, error, error)
+            except Exception:  # a fault of ours must not stop somebody's mail, today and at each new try
+                log.exception("a fault of ours: queue id %s", arrival.queue_id)
+                outcome = _untouched(arrival, "fault", "")
         self.count(arrival.way, outcome.word)
         return outcome
 
@@ -149,7 +164,7 @@ class Pipeline:
         base_url = self._context.directory.base_url(slug)
         try:
             result = await self._work(message, tenant, references, base_url)
-        except Exception:  # a fault of ours must not stop somebody's mail
+        except Exception:  # as in `process`, but it is known whose message it is, and so its way on
             log.exception("rewriting failed: tenant %s, queue id %s", slug, arrival.queue_id)
             return _untouched(arrival, "fault", slug)
         word = "rewritten" if result.report.rewritten else "unchanged"
@@ -223,5 +238,5 @@ def recipient_reference(tenant: Tenant, address: str) -> str:
     72 bits in 12 characters; keyed by the tenant's oldest key, so that key rotation does not change people.
     """
     local, _, domain = address.rpartition("@")
-    text = b"brandproxy recipient\0" + f"{local}@{domain.lower()}".encode()
+    text = b"brandproxy recipient\0" + f"{local}@{domain.lower()}".encode("utf-8", "surrogateescape")
     return urlsafe_b64encode(hmac.digest(tenant.keys[-1].secret, text, "sha256")[:9]).decode()

@@ -262,6 +262,23 @@ async def test_a_fault_of_ours_lets_the_mail_pass_and_is_counted(
     assert counted() == before + 1
 
 
+@pytest.mark.parametrize("part", ["filters.control.read", "filters.lookup.Lookup.tenant"])
+async def test_a_fault_before_we_know_whose_it_is_puts_no_mail_off(
+    context: Context, port: int, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("brandproxy." + part, broken)
+    assert await converse(port, tell) == [(CONTINUE, {})]
+
+
+async def test_an_author_in_comments_without_end_puts_no_mail_off(context: Context, port: int) -> None:
+    nested = HTML.replace(b"Acme <", b"(" * 3000 + b")" * 3000 + b" <")
+    assert BRANDED in body_of(await converse(port, lambda s: tell(s, nested)))
+    assert await converse(port, lambda s: tell(s, nested, sender="a@example.net")) == [(ACCEPT, {})]
+
+
 async def test_a_unix_socket_serves_too_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "m.sock"
     with socket.socket(socket.AF_UNIX) as dead:

@@ -1,7 +1,7 @@
 """A real Postfix in front of each way in: no mail is lost or doubled, and each restores to what was submitted.
 
 How many mails go through is BRANDPROXY_MAILS (default 40; 1000 for the full drill), and of these through the
-pipe, where each is a process, at most BRANDPROXY_PIPE_MAILS (default 6).
+pipe, where each is a process, at most BRANDPROXY_PIPE_MAILS (default 6; 1000 take 18 minutes).
 """
 
 from __future__ import annotations

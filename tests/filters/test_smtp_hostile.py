@@ -145,6 +145,18 @@ async def test_no_address_or_attribute_carries_a_second_command(tmp_path: Path) 
         assert said[1:] == [b"XFORWARD NAME=a", b"MAIL FROM:<a@b.example>"]
 
 
+async def test_an_address_in_no_known_charset_goes_on_as_it_was_said(tmp_path: Path) -> None:
+    async with scripted() as (hop, said), proxy(tmp_path, hop) as (_, port):
+
+        def work(peer: Raw) -> None:
+            replies = peer.say(b"EHLO x", b"MAIL FROM:<\xff@acme.example>", b"RCPT TO:<\xe9@example.org>", b"DATA")
+            assert [reply[:3] for reply in replies] == [b"250", b"250", b"250", b"354"]
+            assert peer.say(HTML + b".")[0][:3] == b"250"
+
+        await raw(port, work)
+        assert said[1:3] == [b"MAIL FROM:<\xff@acme.example>", b"RCPT TO:<\xe9@example.org>"]
+
+
 async def test_what_is_forwarded_about_a_client_holds_for_its_own_mail_only(tmp_path: Path) -> None:
     """Postfix sends several mails over one connection, each with the attributes of its own client."""
     offers = (b"XFORWARD NAME ADDR IDENT",)
