@@ -25,7 +25,7 @@ from brandproxy.context import Context
 from brandproxy.filters import milter, smtp
 from brandproxy.filters.pipeline import Arrival, Outcome, Pipeline
 from tests.conftest import free_port
-from tests.filters.conftest import installation, running
+from tests.filters.conftest import HTML, installation, running
 from tests.filters.mails import mails, number, without_additions
 from tests.filters.mta import Postfix, Received, need_python_for_all, postfix, send, start_sink
 from tests.filters.recipes import RECIPES
@@ -175,13 +175,26 @@ async def test_pipe(corpus: Path) -> None:
         check_signed(received, record)
 
 
+async def test_a_bounce_through_the_pipe_stays_one() -> None:
+    """The null sender goes back in as it came: a bounce with a sender could be bounced again."""
+    need_python_for_all()
+    back = free_port()
+    with tempfile.TemporaryDirectory(prefix="brandproxy-pipe-") as name, signer() as (second, _):
+        home = Path(name)
+        async with start_sink() as sink, installation(home / "data"):
+            with postfix(sink.port, **pipe(pipe_script(home, back), back, second)) as mta:
+                await asyncio.to_thread(send, mta.port, "", ["you@example.org"], HTML)
+                (received,) = await sink.until(1, 60)
+    assert (received.sender, received.recipients) == ("<>", ["you@example.org"])
+
+
 def pipe(script: Path, back: int, second: int) -> dict[str, str]:
     """docs/recipes/postfix.md, the third way."""
     return {
         "main": "content_filter = brandproxy:dummy",
         "master": (
             "brandproxy unix - n n - 2 pipe\n"
-            f"  flags=q user=nobody argv={script} ${{queue_id}} acme ${{sender}} ${{recipient}}\n"
+            f"  flags=q null_sender= user=nobody argv={script} ${{queue_id}} acme ${{sender}} ${{recipient}}\n"
             f"127.0.0.1:{back} inet n - n - 10 smtpd -o content_filter=\n"
             f"  -o smtpd_milters=inet:127.0.0.1:{second}\n"
         ),
