@@ -133,6 +133,24 @@ async def test_a_body_of_unknown_length_is_bounded_too(client: httpx.AsyncClient
     assert (await client.post("/v1/rewrite", content=endless(), headers=MAIL)).status_code == 413
 
 
+async def test_a_client_that_goes_away_in_mid_message_is_no_fault_of_ours(client: httpx.AsyncClient) -> None:
+    """Raised on, it would be a traceback in the server's log for each."""
+    app = client._transport.app  # type: ignore[attr-defined]
+    head = [(name.lower().encode(), value.encode()) for name, value in (MAIL | dict(client.headers)).items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/rewrite", "query_string": b"", "headers": head}
+    said = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+    answers: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return next(said)
+
+    async def send(answer: dict[str, object]) -> None:
+        answers.append(answer)
+
+    await app(scope, receive, send)
+    assert answers[0]["status"] == 400
+
+
 async def test_too_many_at_once_are_asked_to_come_back(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
