@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, closing, contextmanager, suppress
@@ -57,6 +58,8 @@ def smtp(settings: Settings) -> None:
 def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
     """A mail front end with its directory; SIGTERM lets it answer what it has begun."""
     logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd tells every line of every conversation
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a conversation is two sockets, the usual limit 1,024
 
     async def main() -> None:
         async with open_context(settings, actor="mail", replica=True) as context:
