@@ -59,7 +59,7 @@ def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
     """A mail front end with its directory; SIGTERM lets it answer what it has begun."""
     logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd tells every line of every conversation
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a conversation is two sockets, the usual limit 1,024
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two a conversation; 1,024 are usual
 
     async def main() -> None:
         async with open_context(settings, actor="mail", replica=True) as context:
