@@ -33,8 +33,10 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 class Edge(_Section):
     """Where recipients arrive."""
 
-    http: str = Field("127.0.0.1:8080", description="address for plain HTTP: links, challenges")
-    https: str = Field("127.0.0.1:8443", description="address for HTTPS")
+    http: str = Field(
+        "127.0.0.1:8080", description="address for plain HTTP (links, challenges): host:port or unix:PATH"
+    )
+    https: str = Field("127.0.0.1:8443", description="address for HTTPS: host:port or unix:PATH")
     public_http_port: int = Field(80, description="port that recipients see for HTTP")
     public_https_port: int = Field(443, description="port that recipients see for HTTPS")
     domain: str = Field("edge.invalid", description="tenants' CNAME targets are made under this domain")

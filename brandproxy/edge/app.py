@@ -31,6 +31,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _PURPOSES = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+LOCAL = "unix:"  # the peer of a connection on a unix socket: only a proxy of this machine may open it
 MAX_AGENT = 512  # characters of a User-Agent that are kept
 
 
@@ -214,10 +215,11 @@ def client_address(peer: str, headers: Headers, trusted: tuple[Network, ...]) ->
     """The client's address: the last one in X-Forwarded-For that is not a proxy of ours.
 
     The list grows at its end, so what stands before the first foreign address is the client's own word and is
-    never believed; from a peer that is not trusted none of it is.
+    never believed; from a peer that is not trusted none of it is. A peer on a unix socket is trusted.
     """
-    if not trusted or not _is_trusted(peer, trusted):
+    if peer != LOCAL and not (trusted and _is_trusted(peer, trusted)):
         return peer
+    peer = "" if peer == LOCAL else peer
     told = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
     for address in reversed([part.strip() for part in told.split(",") if part.strip()]):
         if not _is_trusted(address, trusted):

@@ -52,7 +52,9 @@ class Balanced:
                 log.warning("edge: accept: %s", error)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._greeting) >= _AT_ONCE or not self._admits(peer[0]):
+            if len(self._greeting) >= _AT_ONCE or not (
+                isinstance(peer, str) or self._admits(peer[0])
+            ):  # a string: a unix socket, ours alone
                 connection.close()
                 continue
             task = loop.create_task(self._greet(connection))

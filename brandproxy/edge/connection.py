@@ -26,6 +26,7 @@ from brandproxy.core.tokens import Asset
 from brandproxy.edge.answers import Answer, Headers
 from brandproxy.edge.app import Edge, client_address, host_name, visit_of
 from brandproxy.edge.parsed import Parsed
+from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import SNI
 from brandproxy.errors import SpoolFull
 
@@ -249,11 +250,14 @@ class Connection(asyncio.Protocol):
         if self._transport is None or reply is None:
             return
         self._deadline = self._front.now + self._front.patience
-        self._transport.write(reply)
-        if self._close:
-            self._transport.close()
-        else:
+        if not self._close:
+            self._transport.write(reply)
             self._go_on()
+        elif isinstance(self._transport, Secured):
+            self._transport.write_and_close(reply)
+        else:
+            self._transport.write(reply)
+            self._transport.close()
 
     def _go_on(self) -> None:
         """The next request, if it is here; not before the client reads: what it can make us hold is bounded."""

@@ -103,12 +103,15 @@ class Secured(asyncio.Protocol, asyncio.Transport):
     # Called by the protocol above.
 
     def write(self, data: Any) -> None:
-        if self._closing:
-            return
-        done = self._tls.write(data)
-        while done < len(data):
-            done += self._tls.write(memoryview(data)[done:])
-        self._flush()
+        if not self._closing:
+            self._encrypt(data)
+            self._flush()
+
+    def write_and_close(self, data: bytes) -> None:
+        """The last answer and our goodbye in one write."""
+        if not self._closing:
+            self._encrypt(data)
+            self.close()
 
     def close(self) -> None:
         if self._closing:
@@ -175,6 +178,11 @@ class Secured(asyncio.Protocol, asyncio.Transport):
             self._above.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if over and not self.eof_received():
             self.close()
+
+    def _encrypt(self, data: Any) -> None:
+        done = self._tls.write(data)
+        while done < len(data):
+            done += self._tls.write(memoryview(data)[done:])
 
     def _flush(self) -> None:
         data = self._outgoing.read()

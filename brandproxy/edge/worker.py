@@ -20,7 +20,7 @@ from prometheus_client import Gauge
 from brandproxy import certs, metrics
 from brandproxy.config import Settings
 from brandproxy.context import open_context
-from brandproxy.edge.app import Edge
+from brandproxy.edge.app import LOCAL, Edge
 from brandproxy.edge.assets import Assets
 from brandproxy.edge.balanced import Balanced
 from brandproxy.edge.connection import Connection, Front
@@ -128,9 +128,12 @@ async def _accept(
     def make(peer: str | None = None) -> asyncio.Protocol:
         return Connection(front, peer) if tls is None else Secured(front, tls, lambda: Connection(front, peer))
 
+    loop = asyncio.get_running_loop()
     if settings.edge.proxy_protocol:
         return Balanced(listener, make, settings.edge.proxies)
-    return await asyncio.get_running_loop().create_server(make, sock=listener)
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(lambda: make(LOCAL), sock=listener)
+    return await loop.create_server(make, sock=listener)
 
 
 async def _forward(settings: Settings) -> None:

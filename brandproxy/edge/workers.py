@@ -18,12 +18,11 @@ import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 import traceback
 
-from brandproxy import certs, metrics
+from brandproxy import certs, metrics, sockets
 from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.context import open_context
@@ -43,7 +42,9 @@ def run(settings: Settings) -> None:
     _raise_file_limit()
     gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
     asyncio.run(_first_certificates(settings))
-    listeners = Listeners(_bind(settings.edge.http), _bind(settings.edge.https), base_context())
+    listeners = Listeners(
+        sockets.bind(settings.edge.http, _BACKLOG), sockets.bind(settings.edge.https, _BACKLOG), base_context()
+    )
     # The parent takes its signals one by one in `sigtimedwait`; workers undo this.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     count = settings.edge.worker_count()
@@ -142,15 +143,6 @@ def _await_ready(reader: int, count: int) -> bool:
         if signal.sigpending() & _SIGNALS:
             return False  # for `_watch` to see to
     return count == 0
-
-
-def _bind(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
-    bound.setblocking(False)
-    return bound
 
 
 def _raise_file_limit() -> None:

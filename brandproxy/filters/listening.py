@@ -7,12 +7,12 @@ for a bounded time; then everything goes. A mail server that finds the door clos
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
 from brandproxy.errors import BadSettings
+from brandproxy.sockets import remove_dead
 
 
 class Conversation(Protocol):
@@ -40,7 +40,7 @@ async def listen(factory: Callable[[], asyncio.BaseProtocol], where: str) -> asy
     loop = asyncio.get_running_loop()
     try:
         if isinstance(place, Path):
-            _remove_dead_socket(place)
+            remove_dead(place)
             server = await loop.create_unix_server(factory, str(place), backlog=512)
             place.chmod(0o660)  # the mail server reaches it through its group
             return server
@@ -68,14 +68,3 @@ async def _leave(conversations: Collection[Conversation], patience: float) -> No
         await asyncio.sleep(0.05)
     for conversation in list(conversations):
         conversation.close()
-
-
-def _remove_dead_socket(path: Path) -> None:
-    """A socket file left by a killed process; one that is answered at stays, and listening there fails."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()

@@ -8,6 +8,7 @@ import ssl
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -148,5 +149,36 @@ def test_a_trusted_proxys_word_is_recorded(tmp_path) -> None:
         headers = {"host": HOST, "x-forwarded-for": "9.9.9.9, 203.0.113.7"}
         httpx.get(f"http://127.0.0.1:{running.http}/c/{token}", headers=headers, trust_env=False)
         assert eventually(lambda: running.events()[-1].address == "203.0.113.0")
+    finally:
+        running.stop()
+
+
+def test_a_proxy_on_a_unix_socket_is_believed_and_the_socket_is_its_groups_alone(tmp_path: Path) -> None:
+    path = tmp_path / "edge.sock"
+    with socket.socket(socket.AF_UNIX) as dead:  # left by an edge that was killed
+        dead.bind(str(path))
+    running = prepare(tmp_path, BRANDPROXY_EDGE_HTTP=f"unix:{path}")
+
+    async def full(context: Context) -> None:
+        policy = Policy(address_privacy="full")
+        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
+
+    running.change(full)
+    running.start()
+    try:
+        assert path.stat().st_mode & 0o777 == 0o660
+        token = running.token(Click("https://shop.example/"))
+        for told, parsed in (
+            ("9.9.9.9, 203.0.113.7", ""),
+            ("203.0.113.7", "te: x\r\n"),
+            ("nonsense", ""),
+            ("", ""),
+        ):
+            forwarded = f"X-Forwarded-For: {told}\r\n" if told else ""
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                sock.sendall(f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\n{forwarded}{parsed}\r\n".encode())
+                assert sock.recv(65536).startswith(b"HTTP/1.1 302 ")
+        assert [event.address for event in running.events()] == ["203.0.113.7", "203.0.113.7", "", ""]
     finally:
         running.stop()

@@ -1,0 +1,49 @@
+"""Floor 3: listening sockets, at `host:port`, `[::1]:port` or `unix:PATH`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+UNIX = "unix:"
+
+
+def bind(address: str, backlog: int) -> socket.socket:
+    """A listening socket that does not block. Raises OSError when the address is taken or not ours."""
+    if address.startswith(UNIX):
+        bound = _bind_unix(Path(address.removeprefix(UNIX)), backlog)
+    else:
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.create_server((host, int(port)), family=family, backlog=backlog)
+    bound.setblocking(False)
+    return bound
+
+
+def remove_dead(path: Path) -> None:
+    """Remove the socket file a killed process left; one that is answered at stays, and listening there fails."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+def _bind_unix(path: Path, backlog: int) -> socket.socket:
+    remove_dead(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o117)  # 0660: who connects is trusted, and reaches it through its group
+        try:
+            bound.bind(str(path))
+        finally:
+            os.umask(before)
+        bound.listen(backlog)
+    except OSError:
+        bound.close()
+        raise
+    return bound
