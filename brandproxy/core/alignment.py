@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from brandproxy.core import dkim
 from brandproxy.core.domains import registered
-from brandproxy.core.records import Finding, MailNames, Observation, Seen, bounce_name, mail_domain, selector_name
+from brandproxy.core.records import (
+    Finding,
+    MailNames,
+    Observation,
+    Seen,
+    Wanted,
+    bounce_name,
+    mail_domain,
+    selector_name,
+)
 from brandproxy.model import Host
 
 _NO_RECORD = Seen("failed")
@@ -76,6 +85,20 @@ def alignments(host: Host, mail: MailNames, seen: Observation) -> list[Alignment
             name = bounce_name(domain)
             found.append(_aligned(sender, "SPF", name, rule.aspf, len(_spf(seen, name)) == 1, name))
     return found
+
+
+def by_hand(record: Wanted, seen: Observation) -> tuple[str, ...]:
+    """What does the work of a wanted CNAME at the name itself: a usable key, or one SPF record with an MX.
+
+    It holds until we change something behind our own name; then the customer has to follow.
+    """
+    if record.type != "CNAME" or record.needed or seen.mail.get((record.type, record.name), _NO_RECORD).values:
+        return ()
+    txt, mx = (seen.ends.get((kind, record.name), _NO_RECORD).values for kind in ("TXT", "MX"))
+    if "._domainkey." in record.name:
+        return txt if _has_key(seen, record.name) else ()
+    spf = _spf(seen, record.name)
+    return (*spf, *mx) if mx and len(spf) == 1 else ()
 
 
 def _aligned(sender: str, mechanism: str, identity: str, mode: str, right: bool, by: str) -> Alignment:

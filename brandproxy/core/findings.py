@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from brandproxy.core import caa
+from brandproxy.core.alignment import by_hand
 from brandproxy.core.records import Finding, Observation, Verdict, Wanted, apex_wanted, proxied, verdict
 from brandproxy.model import Host
 
@@ -14,7 +15,8 @@ CODES = {
     "cname-elsewhere", "cname-of-other-host", "address-not-cname", "conflicting-records", "target-dangling",
     "apex-needs-txt", "txt-missing", "txt-elsewhere", "proxied", "stray-aaaa", "wildcard-answers", "chain-long",
     "parent-hsts", "caa-forbids", "caa-failing", "mail-record-missing", "mail-record-elsewhere",
-    "record-kept-by-us", "zone-update-failing", "dkim-key-missing", "dkim-key-bad", "spf-missing",
+    "mail-record-by-hand", "record-kept-by-us", "zone-update-failing", "dkim-key-missing", "dkim-key-bad",
+    "spf-missing",
     "bounce-mx-missing", "dmarc-missing", "dmarc-double", "alignment-strict",
 }  # fmt: skip
 
@@ -167,7 +169,11 @@ def mail_findings(records: list[Wanted], seen: Observation) -> list[Finding]:
         if record.needed or answer is None or answer.status == "failed" or record.value in answer.values:
             continue
         create = f"Create: {record.name}. {record.type} {record.value}."
-        if record.ours:
+        if by_hand(record, seen):
+            sentence = f"{record.name} was made by hand: it works until something changes on our side."
+            fix = f"Better, so that it changes without you: {record.name}. CNAME {record.value}."
+            found.append(Finding("mail-record-by-hand", False, sentence, fix))
+        elif record.ours:
             sentence = f"{record.name} is not there yet, or not right."
             found.append(Finding("record-kept-by-us", False, sentence, "Nothing to do: we publish it ourselves."))
         elif answer.values:

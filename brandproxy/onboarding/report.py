@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter
 
-from brandproxy.core.alignment import Alignment
+from brandproxy.core.alignment import Alignment, by_hand
 from brandproxy.core.records import Finding, Observation, Verdict, Wanted
 from brandproxy.core.watching import Watch
 from brandproxy.model import Host
@@ -84,6 +84,8 @@ def _line(host: Host, record: Wanted, seen: Observation, verdict: Verdict) -> Li
         right = record.value in values
     if right:
         return Line(record, values, "right")
+    if own := by_hand(record, seen):
+        return Line(record, own, "right")
     if answer is None or answer.status == "failed":
         return Line(record, values, "unknown")
     return Line(record, values, "wrong" if values else "missing")

@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from brandproxy.core import dkim
-from brandproxy.core.alignment import alignments, health, questions
-from brandproxy.core.records import MailNames, Observation, Seen
+from brandproxy.core.alignment import alignments, by_hand, health, questions
+from brandproxy.core.findings import mail_findings
+from brandproxy.core.records import MailNames, Observation, Seen, Verdict, mail_records
 from brandproxy.errors import BadInput
 from brandproxy.model import Host
+from brandproxy.onboarding.report import lines
 
 HOST = Host("links.acme.example", "acme", "abc.edge.example")
 ZONED = replace(HOST, name="links.mail.acme.example", zone="mail.acme.example")
@@ -128,3 +130,18 @@ def test_a_public_key_is_read_in_every_form_signers_write() -> None:
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     with pytest.raises(BadInput):
         dkim.key_record(text)
+
+
+def test_a_key_or_spf_and_mx_put_there_by_hand_do_and_are_told() -> None:
+    right = seen("acme.example", acme_example="v=DMARC1; p=none")
+    manual = replace(right, mail=dict.fromkeys(right.mail, NOTHING))
+    records = mail_records(HOST, MAIL)
+    assert [bool(by_hand(record, manual)) for record in records] == [True, False, True]
+    assert [(finding.code, finding.fatal) for finding in mail_findings(records, manual)] == [
+        ("mail-record-by-hand", False), ("mail-record-missing", False), ("mail-record-by-hand", False),
+    ]  # fmt: skip
+    assert all(passes for _, passes in table(HOST, manual).values())
+    assert [line.state for line in lines(HOST, records, manual, Verdict.ABSENT)] == ["right", "missing", "right"]
+    assert not any(by_hand(record, right) for record in records)
+    no_mx = replace(manual, ends=manual.ends | {("MX", "bounce.acme.example"): NOTHING})
+    assert not by_hand(records[2], no_mx)
