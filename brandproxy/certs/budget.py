@@ -39,11 +39,18 @@ class Budget:
         self._store, self._settings = store, settings
         self.full_until: dict[bool, float] = {}  # renewals or not -> when an order fits again, as last seen
 
-    async def take(self, url: str, host: str, names: tuple[str, ...], renewal: bool, now: float) -> None:
-        """Take a place for one order in every limit it counts against. Raises OverBudget, nothing taken then."""
+    async def take(
+        self, url: str, host: str, names: tuple[str, ...], renewal: bool, now: float, again: bool = False
+    ) -> None:
+        """Take a place for one order in every limit it counts against. Raises OverBudget, nothing taken then.
+
+        `again`: the CA gave a certificate of this very set before. Such ones do not count for the registered
+        domain, or a customer with 50 names could have no six-day certificates.
+        """
         orders = Limit(self._settings.orders_limit, 3 * HOUR)
         ordered = _Count(f"orders/{digest(url)}", orders if renewal else for_new(orders), "orders of this account")
-        counts = (ordered, *self._issued(url, host, names))
+        domain, same = self._issued(url, host, names)
+        counts = (ordered, same) if again else (ordered, domain, same)
         failed = Limit(self._settings.failure_limit, HOUR)
         failures = _Count(f"failures/{digest(url)}/{host}", failed, f"failed validations of {host}")
         for count in (failures, *counts):

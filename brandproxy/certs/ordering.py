@@ -201,9 +201,10 @@ class Orders:
             await self._primary().replace(host.zone, host.name, "CNAME", f"{host.target}.")
         await self._preflight.check(host, caa.Issuer(self._settings.caa_names, account.uri))
         names, at = certificate_names(host), self._now()
+        again = present is not None and present.ca == account.url and set(present.names) == set(names)
         by_ca = present is not None and present.ca == account.url and before.from_ca
         if not by_ca:
-            await self.budget.take(account.url, host.name, names, present is not None, at)
+            await self.budget.take(account.url, host.name, names, present is not None, at, again)
         pem = key_pem(new_key())
         replaces = ari_of(_leaf(present)) if present is not None and present.ca == account.url else ""
         try:

@@ -236,3 +236,5 @@ async def test_limits_are_kept_by_all_nodes_together_and_across_restarts(stage: 
         await fresh.take(url, f"s{number}.same.test", (f"s{number}",), True, now + 6 * HOUR + 2)
     with pytest.raises(OverBudget, match=r"under same\.test"):
         await fresh.take(url, "s3.same.test", ("s3",), True, now + 6 * HOUR + 2)
+    for number in range(3):  # the same names again: no certificates of the domain are used up
+        await fresh.take(url, f"s{number}.same.test", (f"s{number}",), True, now + 9 * HOUR + 3, again=True)
