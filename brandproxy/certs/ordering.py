@@ -42,7 +42,7 @@ from brandproxy.store.seal import open_seal
 log = logging.getLogger(__name__)
 
 _ORDER_LASTS = 3600.0  # seconds an order under way is gone on with
-_WAIT = 60.0  # seconds until another try when nothing was wrong with the host
+_WAIT, _WAIT_MOST = 60.0, 3600.0  # seconds until another try when nothing was wrong with the host
 _PROPAGATION = 60.0  # seconds for our secondaries to take over a challenge record
 _SKEW = 300.0  # seconds our clock may differ from the CA's
 
@@ -117,7 +117,7 @@ class Orders:
         except OverBudget as over:
             return None, before.waiting(str(over), "over-budget", over.free_at, now)
         except DnsUnknown as unknown:
-            return None, before.waiting(str(unknown), "dns-failing", now + _WAIT, now)
+            return None, before.waiting(str(unknown), "dns-failing", now + _again(before), now)
         except NotReady as fault:
             return None, before.failed(str(fault), fault.code, now, left)
         except AcmeRefused as refused:
@@ -262,6 +262,12 @@ class Orders:
                 await self._updater.remove(host.zone, name, "TXT", challenge.answer)
             except (UpdateAway, UpdateRefused) as fault:
                 log.warning("certificates: challenge record of %s stays: %s", challenge.name, fault)
+
+
+def _again(before: Progress) -> float:
+    """Seconds until DNS that did not answer is asked again: ever longer, so that slow zones take few turns."""
+    waited = before.next_at - before.tried_at if before.code == "dns-failing" else 0.0
+    return min(max(2 * waited, _WAIT), _WAIT_MOST)
 
 
 def _leaf(present: Certificate) -> x509.Certificate:

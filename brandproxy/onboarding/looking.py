@@ -56,11 +56,7 @@ class Looker:
     async def report(self, host: Host, before: Watch, now: float) -> tuple[Report, Observation]:
         """Look once: the watch after this observation, the records line by line, what is wrong."""
         records = self.wanted(host)
-        try:
-            async with asyncio.timeout(_LONGEST):
-                seen = await self.observe(host, records)
-        except TimeoutError:
-            seen = Observation(cname=FAILED, txt=FAILED, delegation=FAILED if host.zone else None)
+        seen = await self.observe(host, records)
         decided = verdict(host, seen)
         issuer = replace(self._issuer, method="dns-01" if host.zone else "http-01")
         found = [
@@ -76,7 +72,15 @@ class Looker:
         return Report(watch, kept, tuple(found), alignment=aligned, target=host.target), seen
 
     async def observe(self, host: Host, records: list[Wanted]) -> Observation:
-        """Ask everything there is to ask; questions that do not need each other's answers go out together."""
+        """Everything there is to see, in bounded time."""
+        try:
+            async with asyncio.timeout(_LONGEST):
+                return await self._observe(host, records)
+        except TimeoutError:
+            return Observation(cname=FAILED, txt=FAILED, delegation=FAILED if host.zone else None)
+
+    async def _observe(self, host: Host, records: list[Wanted]) -> Observation:
+        """Questions that do not need each other's answers go out together."""
         name = host.name
         caa_set, delegation, (mail, ends), bogus, txt, edge = await asyncio.gather(
             self.resolver.caa(certificate_names(host)[0]),

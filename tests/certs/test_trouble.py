@@ -115,6 +115,27 @@ async def test_records_that_lie_stop_the_order_before_it_is_made(stage: Stage) -
     await stage.succeed()
 
 
+async def test_dns_that_drips_is_left_after_a_while_and_asked_again_ever_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drip(*_: object) -> None:
+        await asyncio.sleep(30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brandproxy.onboarding.looking._LONGEST", 0.05)
+        patch.setattr("brandproxy.onboarding.looking.Looker._observe", drip)
+        waits = []
+        for _ in range(8):
+            await stage.expect("dns-failing")
+            known = await stage.world.progress(stage.context, HOST)
+            waits.append(known.next_at - stage.at)
+            assert known.failures == 0
+            stage.at = known.next_at + 1
+    assert waits == pytest.approx([60, 120, 240, 480, 960, 1920, 3600, 3600], abs=5)
+    await stage.succeed()
+    assert stage.orders_made() == 1
+
+
 async def test_caa_that_forbids_stops_the_order_and_says_what_to_add(stage: Stage) -> None:
     await stage.world.knot.put("acme.test", "CAA", '0 issue "other.test"')
     await stage.expect("caa-forbids", "acme.test", 'CAA 0 issue "pebble.test"')

@@ -207,7 +207,7 @@ async def test_a_zone_slower_than_patience_is_no_vote(context: Context, monkeypa
     async def drip(*_: object) -> None:
         await asyncio.sleep(5)
 
-    watcher.looker.observe = drip  # type: ignore[assignment]
+    watcher.looker._observe = drip  # type: ignore[assignment]
     for _ in range(4):
         after, report = await watcher.check(host.name)
     assert (after.state, report.watch.verdict) == (HostState.LIVE, Verdict.UNKNOWN)
