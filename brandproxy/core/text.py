@@ -104,17 +104,18 @@ def _trimmed(before: str, url: str) -> int:
     """How much of what linkify-it took for a URL is one; `before` is the character before it."""
     smallest = url.index("://") + 4
     ends = _ENDS.search(url, smallest)
-    url = url[: ends.start()] if ends else url
-    if before == "*":
-        url = url.rstrip("*")  # *https://acme.test/* and **https://acme.test/**
+    end = ends.start() if ends else len(url)
+    while before == "*" and url[end - 1] == "*":
+        end -= 1  # *https://acme.test/* and **https://acme.test/**
     while True:
-        url = url.rstrip(_TAIL)
-        size = len(url)
+        while end > smallest and url[end - 1] in _TAIL:
+            end -= 1
+        size = end
         while size > smallest and _emoji(url[size - 1]):
             size -= 1
-        if size == len(url) or url[size - 1] == "/":  # what is all emoji is the name of a page
-            return len(url)
-        url = url[:size]
+        if size == end or url[size - 1] == "/":  # what is all emoji is the name of a page
+            return end
+        end = size
 
 
 def _emoji(char: str) -> bool:

@@ -31,6 +31,7 @@ def nested() -> bytes:
 
 
 HTML_HEAD, TEXT_HEAD = mail(""), mail("", "text/plain; charset=utf-8; format=flowed; delsp=yes")
+JAPANESE = mail("", "text/html; charset=iso-2022-jp")
 SHAPES = {
     "less-than": HTML_HEAD + fill("<"),
     "open comments": HTML_HEAD + fill("<!--"),
@@ -52,6 +53,10 @@ SHAPES = {
     "angles": TEXT_HEAD + fill("<https://a.test/"),
     "brackets": TEXT_HEAD + b"https://a.test/" + fill("(a"),
     "soft lines": TEXT_HEAD + b"https://a.test/" + fill("a \r\n"),
+    "marks behind": TEXT_HEAD + fill("https://a.test/b" + "🎉." * 1000),
+    "japanese escapes": JAPANESE + fill(b"\x1b$B!!\x1b(B"),
+    "japanese links": JAPANESE + fill(b"\x1b$B!!\x1b(B<a href=https://a.test/>"),
+    "relative links": HTML_HEAD + b"<base href=https://a.test/" + fill("a/../") + b"><a href=x/../y>",
     "text links": TEXT_HEAD + fill("https://a.test/b "),
     "soft breaks": mail("", encoding="quoted-printable") + b"<a href=3Dhttps://a.test/" + fill(b"=\r\n"),
     "one long quoted-printable line": mail("", encoding="quoted-printable") + fill(b"<a href=3Dhttps://a.test/>"),
