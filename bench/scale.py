@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
+import ssl
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import psutil
 
 from bench.report import Row, show
 from brandproxy import spool
@@ -88,6 +92,58 @@ async def furnish(context: Context, server: Server) -> list[Row]:
     return rows
 
 
+async def join_as_edge(settings: Settings) -> list[Row]:
+    """A new node as a real process, its disk empty: until any host's click is answered over TLS, and what a
+    handshake takes while the certificates still go to its disk."""
+    http, https, names = free_port(), free_port(), [f"links{n}.customer{n}.example" for n in range(CERTS)]
+    environment = os.environ | {
+        "BRANDPROXY_DATA": str(settings.data),
+        "BRANDPROXY_STORE": settings.store,
+        "BRANDPROXY_EDGE_HTTP": f"127.0.0.1:{http}",
+        "BRANDPROXY_EDGE_HTTPS": f"127.0.0.1:{https}",
+        "BRANDPROXY_EDGE_WORKERS": "1",
+    }
+    command, timer = [sys.executable, "-m", "brandproxy", "serve", "--role", "edge"], Timer()
+    edge = Process("edge", command, environment, http, settings.data / "log")
+    edge.start()
+    try:
+        while not await asyncio.to_thread(shaken, https, names[-1]):
+            await asyncio.sleep(0.05)
+        rows = [Row("edge-join", timer.both()[0], "s", note="the last host's handshake, disk empty before")]
+        took = []
+        for name in random.Random(1).sample(names, min(300, CERTS)):
+            timer = Timer()
+            assert await asyncio.to_thread(shaken, https, name), name
+            took.append(timer.both()[0] * 1000)
+            await asyncio.sleep(0.02)
+        took.sort()
+        rows.append(Row("edge-join-handshake-p50", took[len(took) // 2], "ms", note="hosts never asked for"))
+        rows.append(Row("edge-join-handshake-max", took[-1], "ms", note="while certificates go to disk"))
+        while len(os.listdir(settings.certs_directory)) <= CERTS:  # `.versions` is there too
+            await asyncio.sleep(1)
+        made = max(path.stat(follow_symlinks=False).st_mtime for path in settings.certs_directory.iterdir())
+        rows.append(Row("edge-join-all-on-disk", made - edge_started(edge), "s", note="in the background"))
+    finally:
+        edge.stop()
+    return rows
+
+
+def shaken(port: int, name: str) -> bool:
+    """Whether a handshake for the host succeeds."""
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as raw, trust.wrap_socket(raw, server_hostname=name):
+            return True
+    except OSError:
+        return False
+
+
+def edge_started(edge: Process) -> float:
+    assert edge.child is not None
+    return psutil.Process(edge.child.pid).create_time()
+
+
 async def join(settings: Settings, server: Server) -> list[Row]:
     """A new node: its copy of the store, its directory, its certificates on disk; then a start with Redis down."""
     rows, timer = [], Timer()
@@ -106,6 +162,14 @@ async def join(settings: Settings, server: Server) -> list[Row]:
         rows.append(Row("node-start-redis-down", timer.both()[0], "s"))
     server.resume()
     return rows
+
+
+def sibling(node: Settings, name: str) -> Settings:
+    """Another node of the fleet, its disk empty but for the master key."""
+    folder = node.data.with_name(name)
+    folder.mkdir()
+    (folder / "master.key").write_text((node.data / "master.key").read_text())
+    return Settings(data=folder, store=node.store)
 
 
 async def write_spool(context: Context, folder: Path) -> Row:
@@ -167,6 +231,7 @@ async def main(argv: list[str]) -> None:
                 rows = await furnish(context, server)
                 (folder / "node").mkdir()
                 (folder / "node" / "master.key").write_text((folder / "control" / "master.key").read_text())
+                rows += await join_as_edge(sibling(node, "edge"))
                 rows += await join(node, server)
                 await context.directory.load(context.store)
                 rows.append(await write_spool(context, folder / "spool"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from brandproxy.config import Settings
 from brandproxy.directory import Directory
-from brandproxy.store import Store, open_store
+from brandproxy.store import Store, local_file, open_store
 from brandproxy.store.replica import Replica
 from brandproxy.tenants import Registry
 
@@ -31,7 +31,7 @@ async def open_context(settings: Settings, actor: str = "cli", replica: bool = F
     store = open_store(settings.store, settings.data)
     try:
         if replica and not settings.store.startswith("files:"):
-            store = Replica(store, settings.data / "replica.db")
+            store = Replica(store, local_file(settings.store, settings.data))
             await store.start()
         registry = Registry(store, settings, actor=actor)
         directory = Directory(registry.codec, settings)

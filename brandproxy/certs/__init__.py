@@ -14,8 +14,8 @@
 - `alarms`     what webhooks are told of certificates
 """
 
-from brandproxy.certs.copies import first_copy, mirror
+from brandproxy.certs.copies import mirror, spare
 from brandproxy.certs.upkeep import maintain
 from brandproxy.certs.vault import Certificate, Vault
 
-__all__ = ["Certificate", "Vault", "first_copy", "maintain", "mirror"]
+__all__ = ["Certificate", "Vault", "maintain", "mirror", "spare"]

@@ -5,7 +5,8 @@
 
 Invariant: a chain and a key in one folder belong together, at every instant and after every crash. A reader
 that must not mix two versions resolves the link once (`pair`) and reads both files of the folder it got; the
-version before stays until the next one. A real folder under a host's name is the operator's own: left alone.
+version before stays until the next one. A version is named after its chain, whose leaf names the key, so what is
+there already is known without opening a seal. A real folder under a host's name is the operator's own: left alone.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from brandproxy.certs.vault import Certificate, Vault
+from brandproxy.certs.vault import Certificate, Vault, chain_of
 from brandproxy.context import Context
 from brandproxy.errors import BrandproxyError, Retryable
-from brandproxy.store import Store, keys
+from brandproxy.store import Store, keys, local_file
 from brandproxy.store.base import CursorLost
+from brandproxy.store.files import Reader
 from brandproxy.store.seal import open_seal
 
 log = logging.getLogger(__name__)
@@ -53,17 +55,23 @@ async def mirror(context: Context, changed: Callable[[str], None] | None = None)
             await asyncio.sleep(_RETRY)
 
 
-async def first_copy(context: Context, patience: float = 45.0) -> None:
-    """What an edge does before it answers: after a restart or a move, no handshake finds its certificate missing.
+def spare(context: Context) -> Callable[[str], bytes | None]:
+    """Chain and key (PEM) of a host from this node's own copy of the store, for a handshake that finds no file:
+    on a new node, after a move, or after a power cut that tore one. Never waits for more than the local disk."""
+    settings = context.settings
+    reader = Reader(local_file(settings.store, settings.data))
+    vault = Vault(context.store, open_seal(settings))
 
-    Ends after `patience` seconds, or with the store away, all the same: `mirror` goes on from what is there.
-    """
-    vault = Vault(context.store, open_seal(context.settings))
-    try:
-        async with asyncio.timeout(patience):
-            await copy(vault, Folder(context.settings.certs_directory, lambda host: None))
-    except (Retryable, OSError) as error:
-        log.warning("certificates: no first copy, serving what is there: %s", error)
+    def look(host: str) -> bytes | None:
+        try:
+            value = reader.get(keys.cert(host))
+            found = vault.decode(host, value) if value else None
+        except BrandproxyError as error:
+            log.warning("certificates: %s cannot be taken from the local copy: %s", host, error)
+            return None
+        return found.chain.encode() + found.key if found else None
+
+    return look
 
 
 async def copy(vault: Vault, folder: Folder) -> None:
@@ -78,7 +86,8 @@ def _apply_many(vault: Vault, folder: Folder, records: Sequence[tuple[str, bytes
     certificates = []
     for host, value in records:
         try:
-            certificates.append(vault.decode(host, value))
+            if not folder.has(host, chain_of(value)):
+                certificates.append(vault.decode(host, value))
         except BrandproxyError:
             log.exception("certificates: unreadable record of %s, serving what is there", host)
     folder.write_all(certificates)
@@ -113,6 +122,15 @@ class Folder:
         self._versions = directory / ".versions"
         self._changed = changed
 
+    def has(self, host: str, chain: str) -> bool:
+        """Whether this version is in place already."""
+        try:
+            return os.readlink(f"{self._directory}/{host}") == f".versions/{_name(host, chain)}" and (
+                os.path.isdir(f"{self._directory}/{host}")
+            )
+        except OSError:
+            return False
+
     def write(self, certificate: Certificate) -> None:
         self.write_all([certificate])
 
@@ -121,34 +139,40 @@ class Folder:
 
         Many share one sync of the disk: a new node with 100,000 certificates would wait half an hour for theirs.
         """
-        alone = len(certificates) == 1
-        names = [self._prepare(certificate, alone) for certificate in certificates]
-        if not alone and any(names):
+        wanted = [c for c in certificates if not self.has(c.host, c.chain) and not self._operators_own(c.host)]
+        if not wanted:
+            return
+        self._versions.mkdir(parents=True, exist_ok=True, mode=0o700)
+        alone = len(wanted) == 1
+        names = [self._prepare(certificate, alone) for certificate in wanted]
+        if not alone:
             os.sync()
-        for certificate, name in zip(certificates, names, strict=True):
-            if name:
-                self._swap(certificate.host, name)
+        for certificate, name in zip(wanted, names, strict=True):
+            self._swap(certificate.host, name)
+
+    def _operators_own(self, host: str) -> bool:
+        link = self._directory / host
+        if link.is_symlink() or not link.is_dir():
+            return False
+        log.error("certificates: %s is a real folder, so it is left alone", link)
+        return True
 
     def _prepare(self, certificate: Certificate, sync: bool) -> str:
-        """The name of the version to swap to, written; empty when there is nothing to do."""
-        text = certificate.chain.encode() + certificate.key
-        name = f"{certificate.host}.{hashlib.sha256(text).hexdigest()[:24]}"
-        link, version = self._directory / certificate.host, self._versions / name
-        if link.is_dir() and not link.is_symlink():
-            log.error("certificates: %s is a real folder, so it is left alone", link)
-            return ""
-        if link.is_symlink() and os.readlink(link) == f".versions/{name}" and version.is_dir():
-            return ""
-        self._versions.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """The name of the version to swap to, written."""
+        name = _name(certificate.host, certificate.chain)
+        version = self._versions / name
         if not version.is_dir():
             self._make(version, certificate, sync)
         return name
 
     def _swap(self, host: str, name: str) -> None:
-        link = self._directory / host
-        before = os.readlink(link) if link.is_symlink() else ""
-        fresh = self._directory / f".{uuid4().hex}"
-        fresh.symlink_to(f".versions/{name}")
+        link = f"{self._directory}/{host}"
+        try:
+            before = os.readlink(link)
+        except OSError:
+            before = ""
+        fresh = f"{self._directory}/.{uuid4().hex}"
+        os.symlink(f".versions/{name}", fresh)
         os.replace(fresh, link)
         if before:  # looking through all versions is not free
             self._forget(host, {name, Path(before).name})
@@ -169,12 +193,12 @@ class Folder:
                 self.remove(path.name)
 
     def _make(self, version: Path, certificate: Certificate, sync: bool) -> None:
-        fresh = self._versions / f".{uuid4().hex}"
-        fresh.mkdir(mode=0o700)
+        fresh = f"{self._versions}/.{uuid4().hex}"
+        os.mkdir(fresh, 0o700)
         try:
-            _write(fresh / CHAIN, certificate.chain.encode(), sync)
-            _write(fresh / KEY, certificate.key, sync)
-            (fresh / f"{CHAIN}.key").symlink_to(KEY)  # where HAProxy looks for the key of a chain
+            _write(f"{fresh}/{CHAIN}", certificate.chain.encode(), sync)
+            _write(f"{fresh}/{KEY}", certificate.key, sync)
+            os.link(f"{fresh}/{KEY}", f"{fresh}/{CHAIN}.key")  # where HAProxy looks for the key of a chain
             if sync:
                 _sync(fresh)
             os.rename(fresh, version)
@@ -191,15 +215,22 @@ class Folder:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(path: Path, content: bytes, sync: bool) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+def _name(host: str, chain: str) -> str:
+    return f"{host}.{hashlib.sha256(chain.encode()).hexdigest()[:24]}"
+
+
+def _write(path: str, content: bytes, sync: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
         if sync:
-            file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _sync(folder: Path) -> None:
+def _sync(folder: str | Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -58,6 +58,14 @@ def facts(value: bytes) -> Facts | None:
         return None
 
 
+def chain_of(value: bytes) -> str:
+    """The chain of a stored record, its seal unopened. Raises BadInput."""
+    try:
+        return str(json.loads(value)["chain"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"the stored certificate cannot be read: {error}") from error
+
+
 def certificate(host: str, chain: str, key: bytes, ca: str) -> Certificate:
     """A checked Certificate. Raises BadInput when chain and key do not belong together or do not fit the host."""
     try:

@@ -100,6 +100,7 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
         settings.certs_directory,
         lambda name: directory.site(name) is not None,
         settings.edge.warm_certificates,
+        certs.spare(edge.context),
     )
     book.attach(listeners.tls)
     front = Front(edge)

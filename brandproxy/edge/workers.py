@@ -22,10 +22,9 @@ import sys
 import time
 import traceback
 
-from brandproxy import certs, metrics, sockets
+from brandproxy import metrics, sockets
 from brandproxy.children import end_with
 from brandproxy.config import Settings
-from brandproxy.context import open_context
 from brandproxy.edge.tls import base_context
 from brandproxy.edge.worker import Listeners, serve
 
@@ -41,7 +40,6 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM. Raises OSError when an address cannot be bound."""
     _raise_file_limit()
     gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
-    asyncio.run(_first_certificates(settings))
     listeners = Listeners(
         sockets.bind(settings.edge.http, _BACKLOG), sockets.bind(settings.edge.https, _BACKLOG), base_context()
     )
@@ -60,11 +58,6 @@ def run(settings: Settings) -> None:
             item.close()
         os.close(reader)
         os.close(writer)
-
-
-async def _first_certificates(settings: Settings) -> None:
-    async with open_context(settings, actor="edge", replica=True) as context:
-        await certs.first_copy(context)
 
 
 def _watch(workers: dict[int, int], settings: Settings, listeners: Listeners, ready: int) -> None:

@@ -1,7 +1,7 @@
 """Floor 2, the store: keys to small values, shared by every process of an installation.
 
 - `base`   the written contract every home keeps
-- `homes`  `open_store`: which home a settings value names
+- `homes`  `open_store`: which home a settings value names; `local_file`: what of it lies on this node
 - `keys`   the names under which things are kept
 - `lease`  holding a lock: renewal, and what happens when it is lost; the same for every home
 - `files`  the home on one machine: a SQLite file in the data directory
@@ -12,6 +12,6 @@
 """
 
 from brandproxy.store.base import Change, Entry, Lease, LockLost, Store
-from brandproxy.store.homes import open_store
+from brandproxy.store.homes import local_file, open_store
 
-__all__ = ["Change", "Entry", "Lease", "LockLost", "Store", "open_store"]
+__all__ = ["Change", "Entry", "Lease", "LockLost", "Store", "local_file", "open_store"]

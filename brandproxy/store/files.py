@@ -167,6 +167,26 @@ class FileStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
+class Reader:
+    """Looks into a store's file from where no thread can be waited for: a TLS handshake. One query on the local
+    disk; in WAL mode writers do not hold it up."""
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._db: sqlite3.Connection | None = None
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None. Raises StoreUnavailable, also when there is no such file."""
+        try:
+            if self._db is None:
+                self._db = sqlite3.connect(self._uri, uri=True, timeout=0.1)
+            row = self._db.execute("SELECT value FROM entry WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            self._db = None
+            raise StoreUnavailable(f"store {self._uri}: {error}") from error
+        return row[0] if row else None
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Open or make the file. Several processes may do so at once: SQLite answers "locked" to some of them
     without waiting, because changing to WAL and upgrading a read lock cannot wait; they come again."""

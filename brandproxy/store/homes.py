@@ -16,9 +16,14 @@ def open_store(url: str, data: Path) -> Store:
     if url.partition(":")[0] == "files":
         from brandproxy.store.files import FileStore
 
-        return FileStore(data / "store.db")
+        return FileStore(local_file(url, data))
     if url.startswith("redis"):
         from brandproxy.store.redis import RedisStore
 
         return RedisStore(url)
     raise BadSettings(f"no store under {url!r}", "Use `files:` or `redis://host:port/0`.")
+
+
+def local_file(url: str, data: Path) -> Path:
+    """The file on this node that holds what it serves from: the store itself, or the copy of the fleet's store."""
+    return data / ("store.db" if url.startswith("files:") else "replica.db")

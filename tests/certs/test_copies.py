@@ -130,7 +130,7 @@ async def test_a_full_disk_keeps_the_old_certificate_and_heals(
     old = (directory / HOST / "fullchain.pem").read_bytes()
     await vault.put(ca.issue(HOST, time.time()))
 
-    def full(path: Path, content: bytes, sync: bool) -> None:
+    def full(path: str, content: bytes, sync: bool) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
+import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from brandproxy.certs import Vault
+from brandproxy.certs.devca import DevCA
+from brandproxy.context import Context
 from brandproxy.core.tokens import Click
-from tests.edge.conftest import HOST, OTHER, RunningEdge, eventually, write_certificate
+from brandproxy.store.seal import open_seal
+from tests.edge.conftest import HOST, OTHER, RunningEdge, eventually, prepare, write_certificate
 
 URL = "https://shop.example/"
 
@@ -130,3 +138,38 @@ def test_a_pair_that_does_not_match_never_replaces_one_that_serves(edge: Running
 def _peer(edge: RunningEdge, host: str) -> bytes | None:
     with connect(edge, host) as sock:
         return sock.getpeercert(binary_form=True)
+
+
+def torn(certificates: Path) -> None:
+    (certificates / HOST / "privkey.pem").write_bytes(b"")
+
+
+def impossible(certificates: Path) -> None:
+    shutil.rmtree(certificates)
+    certificates.write_text("a file where the folder should be")
+
+
+@pytest.mark.parametrize("spoil", [torn, impossible])
+def test_a_certificate_that_is_not_whole_on_disk_comes_from_the_nodes_copy_of_the_store(
+    spoil: Callable[[Path], None], tmp_path: Path
+) -> None:
+    edge = prepare(tmp_path)
+    ca = DevCA(tmp_path)
+
+    async def keep(context: Context) -> None:
+        await Vault(context.store, open_seal(context.settings)).put(ca.issue(HOST, time.time()))
+
+    edge.change(keep)
+    spoil(edge.settings().certs_directory)
+    edge.start()
+    try:
+        served = set()
+        for _ in range(2):
+            with connect(edge, HOST, ssl.create_default_context(cafile=str(ca.path))) as sock:
+                assert get(sock, "/c/" + edge.token(Click(URL)), HOST).startswith(b"HTTP/1.1 302 ")
+                served.add(sock.getpeercert(binary_form=True))
+            edge.change(keep)  # renewed
+            time.sleep(1.1)
+        assert len(served) == 2
+    finally:
+        edge.stop()
