@@ -11,8 +11,9 @@
   raises `StoreUnavailable`: watch again from the last cursor seen, and nothing is missed. A cursor the feed no
   longer holds (too old, or of writes a fail-over lost) raises `CursorLost`: list again.
 - A lock is a lease: it ends by itself `ttl` seconds after its last renewal. Its `fence` grows with every
-  grant of that lock, so that a late writer can be told from the present holder. A holder that cannot renew in
-  time is cancelled inside its block, which then raises `LockLost`.
+  grant of that lock. A holder that cannot renew in time is cancelled inside its block, which then raises
+  `LockLost`. What is written in the block, also by tasks begun there, is written only while the lock is held: the
+  store checks it in the same step, so that a process that slept through its lease overwrites nothing (`LockLost`).
 """
 
 from __future__ import annotations

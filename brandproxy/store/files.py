@@ -18,8 +18,8 @@ from typing import TypeVar
 from uuid import uuid4
 
 from brandproxy.errors import BadSettings, Locked, StoreUnavailable
-from brandproxy.store.base import FEED_KEPT, Change, CursorLost, Entry, Lease, check
-from brandproxy.store.lease import held
+from brandproxy.store.base import FEED_KEPT, Change, CursorLost, Entry, Lease, LockLost, check
+from brandproxy.store.lease import Guard, guards, held
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class FileStore:
         async def released() -> object:
             return await self._run(lambda db: db.execute(release, (name, holder)).rowcount)
 
-        async with held(Lease(name, fence), ttl, renewed, released) as lease:
+        async with held(Guard(self, name, holder), Lease(name, fence), ttl, renewed, released) as lease:
             yield lease
 
     async def cursor(self) -> str:
@@ -142,9 +142,11 @@ class FileStore:
     async def _write(self, sql: str, key: str, value: bytes, at: int | None = None) -> int | None:
         """The version given, or None when the statement's condition did not hold."""
         check(key, value)
+        needed = guards(self)
 
         def write(db: sqlite3.Connection) -> int | None:
             with _transaction(db):
+                _check_held(db, needed)
                 # Grows over the whole store, also over a file that was restored from a copy.
                 version = max(_last(db) + 1, time.time_ns() // 1000)
                 if db.execute(sql, {"key": key, "value": value, "next": version, "at": at}).rowcount == 0:
@@ -239,6 +241,13 @@ def _grant(db: sqlite3.Connection, name: str, holder: str, ttl: float) -> int:
     if row is None:
         raise Locked(f"lock {name!r} is held")
     return int(row[0])
+
+
+def _check_held(db: sqlite3.Connection, needed: Sequence[Guard]) -> None:
+    sql = "SELECT 1 FROM lease WHERE name = ? AND holder = ? AND ends > ?"
+    for guard in needed:
+        if db.execute(sql, (guard.lock, guard.holder, time.time())).fetchone() is None:
+            raise LockLost(f"lock {guard.lock!r} is not held any more, so nothing was written")
 
 
 def _last(db: sqlite3.Connection) -> int:

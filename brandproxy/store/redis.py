@@ -17,9 +17,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from brandproxy.errors import BadSettings, Locked, StoreUnavailable
 from brandproxy.store import scripts
-from brandproxy.store.base import Change, CursorLost, Entry, Lease, check
+from brandproxy.store.base import Change, CursorLost, Entry, Lease, LockLost, check
 from brandproxy.store.connect import FAULTS, close, connect
-from brandproxy.store.lease import held
+from brandproxy.store.lease import Guard, guards, held
 from brandproxy.store.scripts import CLOCK, ENTRY, FEED, FORMAT, INDEX, TAG
 
 _ALL = (CLOCK, ENTRY, INDEX, FEED)
@@ -64,12 +64,12 @@ class RedisStore:
     async def delete(self, key: str, version: int | None = None) -> bool:
         check(key)
         at = "" if version is None else str(version)
-        return await self._script(scripts.DELETE, _ALL, (key.encode(), at)) is not None
+        return await self._change(scripts.DELETE, key.encode(), at) is not None
 
     @asynccontextmanager
     async def lock(self, name: str, ttl: float = 30.0) -> AsyncIterator[Lease]:
         check(name)
-        holder, place, ms = uuid4().hex, f"{TAG}:lock:{name}", max(1, int(ttl * 1000))
+        holder, place, ms = uuid4().hex, _lock(name), max(1, int(ttl * 1000))
         fence = await self._script(scripts.LOCK, (CLOCK, place), (holder, ms))
         if fence is None:
             raise Locked(f"lock {name!r} is held")
@@ -80,7 +80,7 @@ class RedisStore:
         async def release() -> object:
             return await self._script(scripts.RELEASE, (place,), (holder,))
 
-        async with held(Lease(name, int(fence)), ttl, renew, release) as lease:
+        async with held(Guard(self, name, holder), Lease(name, int(fence)), ttl, renew, release) as lease:
             yield lease
 
     async def cursor(self) -> str:
@@ -104,8 +104,19 @@ class RedisStore:
 
     async def _write(self, key: str, value: bytes, mode: str, version: int = 0) -> bytes | None:
         check(key, value)
-        found: bytes | None = await self._script(scripts.WRITE, _ALL, (key.encode(), value, mode, version))
+        found: bytes | None = await self._change(scripts.WRITE, key.encode(), value, mode, version)
         return found
+
+    async def _change(self, text: str, *args: str | bytes | int) -> Any:
+        """A script that writes; only while every lock of the block that asks is held."""
+        needed = guards(self)
+        locks, holders = [_lock(guard.lock) for guard in needed], [guard.holder for guard in needed]
+        try:
+            return await self._script(text, (*_ALL, *locks), (*args, *holders))
+        except StoreUnavailable as error:
+            if str(error.__cause__).startswith(scripts.FENCED):
+                raise LockLost("a lock is not held any more, so nothing was written") from error
+            raise
 
     async def _script(self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         digest = self._hashes.get(text)
@@ -150,6 +161,10 @@ class RedisStore:
                 raise BadSettings(
                     "this Redis throws entries away when its memory is full", "Set maxmemory-policy noeviction."
                 )
+
+
+def _lock(name: str) -> str:
+    return f"{TAG}:lock:{name}"
 
 
 def _entry(key: bytes, packed: bytes) -> Entry:

@@ -37,9 +37,19 @@ local function tell(at, key)
 end
 """
 
-# KEYS clock entry index feed; ARGV key value mode version ("create" | "put" | "replace") -> version or nil
+# The locks that the writer holds come behind the other keys, their holders behind the other arguments. A process
+# that slept through its lease and goes on writes nothing.
+FENCED = "FENCED"
+_FENCE = f"""
+for i = 5, #KEYS do
+  if redis.call('GET', KEYS[i]) ~= ARGV[#ARGV - #KEYS + i] then return redis.error_reply('{FENCED} lock lost') end
+end
+"""
+
+# KEYS clock entry index feed [lock…]; ARGV key value mode version ("create" | "put" | "replace") [holder…]
+# -> version or nil
 WRITE = f"""#!lua
-{_TICK}{_FEED}
+{_TICK}{_FEED}{_FENCE}
 local key, value, mode = ARGV[1], ARGV[2], ARGV[3]
 local found = redis.call('HGET', KEYS[2], key)
 if mode == 'create' and found then return false end
@@ -51,9 +61,9 @@ tell(at, key)
 return at
 """
 
-# KEYS clock entry index feed; ARGV key version ("" for any) -> 1 or nil
+# KEYS clock entry index feed [lock…]; ARGV key version ("" for any) [holder…] -> 1 or nil
 DELETE = f"""#!lua flags=allow-oom
-{_TICK}{_FEED}
+{_TICK}{_FEED}{_FENCE}
 local found = redis.call('HGET', KEYS[2], ARGV[1])
 if not found or (ARGV[2] ~= '' and string.match(found, '^(%d+):') ~= ARGV[2]) then return false end
 redis.call('HDEL', KEYS[2], ARGV[1])

@@ -11,7 +11,8 @@ import pytest
 
 from brandproxy.errors import BadInput, Locked
 from brandproxy.store import Change, LockLost, Store
-from brandproxy.store.base import MAX_KEY, MAX_VALUE, CursorLost
+from brandproxy.store.base import MAX_KEY, MAX_VALUE, CursorLost, Lease
+from brandproxy.store.lease import Guard, held
 
 Open = Callable[[], Store]
 
@@ -312,3 +313,46 @@ async def test_a_cancelled_block_stays_cancelled(store: Store) -> None:
         await task
     async with store.lock("leader"):
         pass
+
+
+async def test_a_write_of_a_holder_that_slept_through_its_lease_is_refused(store: Store, opened: Open) -> None:
+    """It wakes with the write on its lips, before anything could tell it to stop."""
+    other = opened()
+
+    async def slept() -> None:
+        async with store.lock("leader", ttl=0.3):
+            await store.put("a", b"while it held the lock")
+            for task in asyncio.all_tasks() - before - {asyncio.current_task()}:
+                task.cancel()  # a sleeping process renews nothing
+            await asyncio.sleep(0.5)
+            async with other.lock("leader"):
+                await other.put("a", b"of the new holder")
+                with pytest.raises(LockLost):
+                    await store.put("b", b"late")
+                with pytest.raises(LockLost):
+                    await store.delete("a")
+                await asyncio.create_task(store.put("a", b"late, by a task of the block"))
+
+    before = asyncio.all_tasks()
+    with pytest.raises(LockLost):
+        await slept()
+    entry = await store.get("a")
+    assert entry is not None
+    assert entry.value == b"of the new holder"
+    assert await store.get("b") is None
+    await store.put("a", b"outside of it")  # the block's fence is gone with the block
+
+
+async def test_a_block_that_ends_as_its_lease_is_lost_ends_without_a_stray_cancellation() -> None:
+    """The loss is noticed in the instant in which the block is left: nobody may be cancelled for it then."""
+    seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def renew() -> bool:
+        seen.set_result(None)
+        return False
+
+    async def release() -> None:
+        await asyncio.sleep(0.05)
+
+    async with held(Guard(seen, "x", "me"), Lease("x", 1), 0.03, renew, release):
+        await seen
