@@ -50,11 +50,26 @@ clean:  ## remove what was made
 # The drills of the test suite at their full size, which takes long: Redis faults, kill -9, disk full,
 # a million forged tokens, ten thousand idle connections, 1,000 mails through Postfix, 500 hosts by three nodes.
 soak: packages $(VENV)/test  ## every drill at full size, one after the other
+	@./packages.sh buildah debootstrap
 	@BRANDPROXY_DRILL=full BRANDPROXY_DRILL_HOSTS=500 BRANDPROXY_DRILL_MAILS=300 BRANDPROXY_MAILS=1000 \
 	BRANDPROXY_PIPE_MAILS=1000 BRANDPROXY_HOSTILE_MB=10 BRANDPROXY_AUDIT_EVERY=1 BRANDPROXY_SCHEMATHESIS_EXAMPLES=100 \
 	EDGE_KILLS=10 EDGE_IDLE_CONNECTIONS=10000 EDGE_FORGERIES=1000000 \
 	$(BIN)/python -m pytest --timeout 3600 tests/edge tests/filters tests/fleet tests/store tests/core/test_hostile.py \
 	tests/test_hosts_come_alive.py tests/cli/test_rewrite.py tests/analytics/test_openapi.py $(ARGS)
+
+# One image, every role. BASE=... for another base image (pin it by digest); a folder wheels/ with the lock's wheels,
+# when there, is all that pip looks at. buildah and podman leave the healthcheck out of their own format.
+IMAGE ?= brandproxy:0.1.0
+ENGINE ?= $(notdir $(firstword $(shell command -v docker podman buildah)))
+.PHONY: image
+image:  ## the container image, with docker, podman or buildah
+	@test -n "$(ENGINE)" || { echo "no docker, podman or buildah here" >&2; exit 1; }
+	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) -t $(IMAGE) $(ARGS) .
+
+.PHONY: image-check
+image-check: $(VENV)/test  ## build the image without any registry (as root: buildah, debootstrap), run it, hold it to its promises
+	@./packages.sh buildah debootstrap
+	@BRANDPROXY_DRILL=full $(BIN)/python -m pytest -s tests/fleet/test_image.py $(ARGS)
 
 # Benches: ratios against a peer in the same run. ARGS=--json prints one JSON object as the last line.
 bench: bench-rewrite bench-edge  ## the two that matter most: a message, a click

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brandproxy.errors import StoreUnavailable
-from brandproxy.store.connect import FAULTS, close, connect
+from brandproxy.store.connect import FAULTS, away, close, connect
 
 TAG = "{brandproxy-events}"
 STREAM = f"{TAG}:stream"
@@ -139,7 +139,7 @@ class Stream:
         try:
             return await self._client.execute_command(*command)
         except FAULTS as error:
-            raise StoreUnavailable(f"events on Redis: {type(error).__name__}: {error}") from error
+            raise away("events on Redis", error) from error
 
 
 def pack(records: Sequence[bytes]) -> bytes:

@@ -13,6 +13,7 @@ A connection that died while idle is noticed when it is taken from the pool, so 
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -20,13 +21,23 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+)
 
-from brandproxy.errors import BadSettings
+from brandproxy.errors import BadSettings, StoreUnavailable
 
 Client = Redis | RedisCluster
-FAULTS = (RedisError, OSError)  # what a client raises when the server is away, full, loading, or refuses us
+# What a client raises when the server is away, full, loading, or refuses us. The second is no RedisError: it says
+# that no node of a cluster answers.
+FAULTS = (RedisError, RedisClusterException, OSError)
 
 _QUERY = {"ca", "cert", "key", "sentinel_user", "sentinel_password"}
 _TIMEOUT = 3.0  # seconds without an answer until a server counts as away; blocking reads stay below it
@@ -102,6 +113,27 @@ def connect(url: str) -> Client:
         return master
     host, port = to.hosts[0]
     return Redis(host=host, port=port, db=to.db, **login, **common)
+
+
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (AuthenticationError, "Check user and password in the URL (special characters as %XX)."),
+    (AuthorizationError, "Check user and password in the URL (special characters as %XX)."),
+    (NoPermissionError, "Give the user the rights named in docs/fleet.md."),
+    (MasterNotFoundError, "Check the master's name in the URL, and that a majority of the Sentinels runs."),
+    (OutOfMemoryError, "Redis's memory is full (maxmemory): give it more; deleting is allowed meanwhile."),
+)
+
+
+def away(what: str, error: Exception) -> StoreUnavailable:
+    """A fault in words of ours, with what to do about it. Retryable also when a password is wrong: nodes serve
+    from their copies until it is right."""
+    for kind, advice in _ADVICE:
+        if isinstance(error, kind):
+            return StoreUnavailable(f"{what}: {type(error).__name__}: {error}", advice)
+    if isinstance(error.__cause__ or error.__context__, ssl.SSLError):
+        advice = "Check that the port speaks TLS, and `ca`, `cert` and `key` of the URL."
+        return StoreUnavailable(f"{what}: {error.__cause__ or error.__context__}", advice)
+    return StoreUnavailable(f"{what}: {type(error).__name__}: {error}")
 
 
 async def close(client: Client) -> None:

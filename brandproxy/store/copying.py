@@ -1,41 +1,47 @@
 """Moving a running installation from one store to another.
 
-Invariant: when `copy` returns, the target held every entry of the source, byte for byte, at one moment after the
-last change that was seen. Sealed values stay sealed: the new place needs the same master key. Locks stay behind.
+Invariants: when `copy` returns, the target held every entry of the source, byte for byte, at one moment after the
+last change that was seen; nothing is removed from a target that anybody but a copy has written to (the entry
+`copying` tells what a copy left). Sealed values stay sealed: the new place needs the same master key. Locks stay
+behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 
 from brandproxy.errors import Conflict
 from brandproxy.store.base import Entry, Store
 
 _AT_ONCE = 64  # writes in flight
+_LEFT = "copying"
 _ROUNDS = 10  # looks for changes that came meanwhile, before it is said that they do not end
 
 
 async def copy(source: Store, target: Store, tell: Callable[[int, int], None]) -> int:
     """Copy all entries; how many there are. `tell(done, of)` reports progress.
 
-    1. The target must be empty, or hold nothing but what an earlier, broken-off copy of this source brought.
+    1. The target must be empty, or hold nothing but what an earlier copy of this source brought: whole, or broken
+       off. What the source has lost since then is removed.
     2. Copy what differs, remove what the source no longer has; again, until nothing differs.
     Raises Conflict when the target holds keys the source never had, or the source does not come to rest.
     """
-    theirs = {entry.key for entry in await target.list("")}
-    ours = {entry.key for entry in await source.list("")}
-    if strange := sorted(theirs - ours):
+    theirs, ours = await _entries(target), await _entries(source)
+    strange = sorted({entry.key for entry in theirs} - {entry.key for entry in ours})
+    if strange and not await _left_by_copy(target, theirs):
         raise Conflict(
             f"the target holds {len(strange)} entries that the source has not, e.g. {strange[0]!r}",
             "Copy into an empty store.",
         )
     for _ in range(_ROUNDS):
-        entries = await source.list("")
-        present = {entry.key: entry.value for entry in await target.list("")}
+        entries, there = await _entries(source), await _entries(target)
+        present = {entry.key: entry.value for entry in there}
         wanted = [entry for entry in entries if present.get(entry.key) != entry.value]
         gone = present.keys() - {entry.key for entry in entries}
         if not wanted and not gone:
+            await target.put(_LEFT, _digest(there))
             return len(entries)
         await _write(target, wanted, len(entries) - len(wanted), tell)
         for key in gone:
@@ -43,6 +49,21 @@ async def copy(source: Store, target: Store, tell: Callable[[int, int], None]) -
     raise Conflict(
         "the source keeps changing", "Stop what writes to it (control nodes, commands), then copy again."
     )
+
+
+async def _entries(store: Store) -> list[Entry]:
+    return [entry for entry in await store.list("") if entry.key != _LEFT]
+
+
+async def _left_by_copy(target: Store, entries: list[Entry]) -> bool:
+    """Whether the target is as the last copy left it: every entry in the version that the copy wrote."""
+    left = await target.get(_LEFT)
+    return left is not None and left.value == _digest(entries)
+
+
+def _digest(entries: list[Entry]) -> bytes:
+    written = "".join(f"{entry.key}\0{entry.version}\0" for entry in entries)
+    return hashlib.sha256(written.encode()).hexdigest().encode()
 
 
 async def _write(target: Store, entries: list[Entry], before: int, tell: Callable[[int, int], None]) -> None:

@@ -7,11 +7,12 @@ never disagree, whatever is killed when. The file is 0600; WAL with full sync, s
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +42,10 @@ _UPSERT = (
 _REMOVE = "DELETE FROM entry WHERE key = :key"
 _POLL = 0.1  # seconds between looks at the feed; changes must be seen within 2 s
 _OPEN_FOR = 10.0  # seconds to wait for other processes that make the same file
+
+
+class Damaged(StoreUnavailable):
+    action = "The disk is at fault: restore the file from a backup. A fleet's node makes its copy anew by itself."
 
 
 class FileStore:
@@ -130,14 +135,25 @@ class FileStore:
 
         await self._run(write)
 
-    async def close(self) -> None:
-        def shut() -> None:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+    async def set_aside(self) -> None:
+        """Give up a damaged file, kept beside for a look; the next call makes a new one."""
 
-        await asyncio.get_running_loop().run_in_executor(self._thread, shut)
+        def rename() -> None:
+            self._shut()
+            for suffix in ("-wal", "-shm", ""):
+                with suppress(FileNotFoundError):
+                    os.replace(f"{self._path}{suffix}", f"{self._path}.damaged{suffix}")
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, rename)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._shut)
         self._thread.shutdown(wait=True)
+
+    def _shut(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
     async def _write(self, sql: str, key: str, value: bytes, at: int | None = None) -> int | None:
         """The version given, or None when the statement's condition did not hold."""
@@ -163,7 +179,12 @@ class FileStore:
                 if self._db is None:
                     self._db = _open(self._path)
                 return work(self._db)
-            except (sqlite3.Error, OSError) as error:
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    self._shut()  # another process may put a whole one in its place
+                    raise Damaged(f"store {self._path}: {error}") from error
+                raise StoreUnavailable(f"store {self._path}: {error}") from error
+            except OSError as error:
                 raise StoreUnavailable(f"store {self._path}: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -9,6 +9,7 @@ mailing/<slug>/<…>   a campaign's HTML, for the click map
 webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webhook-dead/<id>/<batch>
 notice/<id>          a change of a host or certificate, for webhooks
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
+copying                what `store copy` left here; written by `copying` alone
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
 """
 

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from brandproxy.errors import BadSettings, Locked, StoreUnavailable
 from brandproxy.store import scripts
 from brandproxy.store.base import Change, CursorLost, Entry, Lease, LockLost, check
-from brandproxy.store.connect import FAULTS, close, connect
+from brandproxy.store.connect import FAULTS, away, close, connect
 from brandproxy.store.lease import Guard, guards, held
 from brandproxy.store.scripts import CLOCK, ENTRY, FEED, FORMAT, INDEX, TAG
 
@@ -136,7 +136,7 @@ class RedisStore:
         except NoScriptError:
             raise
         except FAULTS as error:
-            raise StoreUnavailable(f"store on Redis: {type(error).__name__}: {error}") from error
+            raise away("store on Redis", error) from error
 
     async def _check_server(self) -> None:
         """Once per process: a server that throws entries away, or whose entries we cannot read, is refused."""

@@ -3,7 +3,7 @@
 Invariants: `list`, `cursor` and `watch` answer from the local file alone, so a node starts and serves with the
 fleet's store down; the file and the place in the fleet's feed up to which it is true change in one transaction,
 so catching up misses nothing and repeats nothing; sealed values stay sealed; a fleet's store that has lost all
-its tenants never empties a copy that has some.
+its tenants never empties a copy that has some; a damaged file is made anew from the fleet's store.
 
 All processes of a machine share the file. One of them (whoever holds the flock on `replica.lock`) follows the
 fleet's store; when it dies the next takes over at once. Writes and locks go to the fleet's store.
@@ -23,7 +23,7 @@ from pathlib import Path
 from brandproxy.errors import BrandproxyError, Retryable, StoreUnavailable
 from brandproxy.store import keys
 from brandproxy.store.base import Change, CursorLost, Entry, Lease, Store
-from brandproxy.store.files import FileStore
+from brandproxy.store.files import Damaged, FileStore
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,16 @@ class Replica:
         """Follow from now on. Raises StoreUnavailable when there is no copy yet and none can be made."""
         self._following = asyncio.create_task(self._take_turns())
         until = time.monotonic() + _FIRST_COPY
-        while await self._local.get(_MARK) is None:
+        while not await self._there():
             if time.monotonic() > until:
                 raise StoreUnavailable(f"no copy of the store was made in {_FIRST_COPY:.0f} s, see the log")
             await asyncio.sleep(0.05)
+
+    async def _there(self) -> bool:
+        try:
+            return await self._local.get(_MARK) is not None
+        except StoreUnavailable:
+            return False  # damaged: whoever follows makes it anew
 
     async def get(self, key: str) -> Entry | None:
         if not key.startswith(MIRRORED):
@@ -121,6 +127,9 @@ class Replica:
                     await self._catch_up(mark.value.decode())
             except CursorLost:
                 lost = True
+            except Damaged as error:
+                log.error("replica: %s; it is set aside and made anew", error)
+                await self._local.set_aside()
             except BrandproxyError as error:
                 log.warning("replica: the store is away, serving from the copy: %s", error)
                 await asyncio.sleep(_RETRY)

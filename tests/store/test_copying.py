@@ -13,7 +13,7 @@ from tests.redis_servers import Server
 
 
 async def content(store: Store) -> dict[str, bytes]:
-    return {entry.key: entry.value for entry in await store.list("")}
+    return {entry.key: entry.value for entry in await store.list("") if entry.key != "copying"}
 
 
 class InUse:
@@ -54,5 +54,24 @@ async def test_a_store_that_holds_something_else_is_not_mixed_with(tmp_path: Pat
     with pytest.raises(Conflict):
         await copy(here, there, lambda *_: None)
     assert await content(there) == {"host/other": b"2"}
+    await here.close()
+    await there.close()
+
+
+async def test_a_copy_is_repeated_after_the_source_has_lost_entries(tmp_path: Path) -> None:
+    """The documented way: once while everything runs, again at the end; challenges and hosts go meanwhile."""
+    here, there = open_store("files:", tmp_path / "a"), open_store("files:", tmp_path / "b")
+    await here.put("host/a", b"1")
+    await here.put("challenge/x", b"2")
+    assert await copy(here, there, lambda *_: None) == 2
+    await here.delete("challenge/x")
+    await here.put("host/b", b"3")
+    assert await copy(here, there, lambda *_: None) == 2
+    assert await content(there) == {"host/a": b"1", "host/b": b"3"}
+    await there.put("host/a", b"in use by now")
+    await here.delete("host/b")
+    with pytest.raises(Conflict):
+        await copy(here, there, lambda *_: None)
+    assert await content(there) == {"host/a": b"in use by now", "host/b": b"3"}
     await here.close()
     await there.close()

@@ -15,7 +15,7 @@ from brandproxy.store import Store, open_store
 from brandproxy.store.base import CursorLost
 from brandproxy.store.connect import parse
 from tests.conftest import free_port
-from tests.redis_servers import Sentinels, Server
+from tests.redis_servers import Cluster, Sentinels, Server, until
 
 
 @asynccontextmanager
@@ -100,6 +100,38 @@ async def test_a_server_that_is_gone_is_a_retryable_error_and_its_return_needs_n
             assert entry.value == b"1"
     finally:
         server.kill()
+
+
+async def test_a_cluster_that_is_wholly_gone_is_a_retryable_error_at_the_start_too(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        async with opened(cluster.url) as store, opened(cluster.url) as late:
+            await store.put("a", b"1")
+            cluster.kill()
+            for each in (store, late, late):
+                with pytest.raises(StoreUnavailable):
+                    await each.get("a")
+            for node in cluster.nodes:
+                node.start()
+            await asyncio.to_thread(until, cluster._agreed, "the cluster to come back")
+            for each in (store, late):
+                await each.put("a", b"2")
+    finally:
+        cluster.kill()
+
+
+async def test_a_refusal_is_told_with_what_to_do_about_it(redis_server: Server, tmp_path: Path) -> None:
+    place = f"127.0.0.1:{redis_server.port}"
+    redis_server.client().execute_command("ACL SETUSER poor on >secret ~nothing +@connection")
+    for url, advice in (
+        (f"redis://fleet:wrong@{place}", "Check user and password"),
+        (f"redis://poor:secret@{place}", "Give the user the rights"),
+    ):
+        async with opened(url) as store:
+            with pytest.raises(StoreUnavailable) as refused:
+                await store.get("a")
+        assert advice in refused.value.action
+        assert "wrong" not in str(refused.value)
 
 
 async def test_with_memory_full_nothing_is_half_written_and_deleting_is_allowed(tmp_path: Path) -> None:

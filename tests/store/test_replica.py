@@ -91,6 +91,40 @@ async def test_a_new_node_without_a_copy_says_that_it_cannot_start(
             await copy.start()
 
 
+def overwritten(file: Path) -> None:
+    file.write_bytes(b"not a database" * 1000)
+
+
+def holed(file: Path) -> None:
+    """The head of the file is whole, pages behind it are not."""
+    with file.open("r+b") as opened:
+        opened.seek(4096)
+        opened.write(b"\xff" * (file.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("spoil", [overwritten, holed])
+async def test_a_damaged_copy_is_made_anew(spoil: Callable[[Path], None], server: Server, tmp_path: Path) -> None:
+    async with fleet(server, tmp_path) as store:
+        for number in range(50):
+            await store.put(keys.tenant(f"t{number:02}"), b"x" * 500)
+        async with node(server, tmp_path):
+            pass
+        for beside in ("-wal", "-shm"):
+            (tmp_path / f"replica.db{beside}").unlink(missing_ok=True)
+        spoil(tmp_path / "replica.db")
+        async with node(server, tmp_path) as copy, node(server, tmp_path) as other:
+            for each in (copy, other):
+                assert len(await names(each, keys.TENANT)) == 50
+            await store.put(keys.tenant("late"), b"y")
+            for each in (copy, other):
+                await eventually(lambda each=each: arrived(each))
+    assert (tmp_path / "replica.db.damaged").exists()
+
+
+async def arrived(copy: Store) -> bool:
+    return "late" in await names(copy, keys.TENANT)
+
+
 async def test_a_node_that_was_away_catches_up_in_order(server: Server, tmp_path: Path) -> None:
     async with fleet(server, tmp_path) as store:
         for name in "abc":
