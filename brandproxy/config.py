@@ -92,7 +92,11 @@ class Control(_Section):
 class Metrics(_Section):
     """What a monitoring system scrapes; apart from all other ports, since recipients must not see it."""
 
-    listen: str = Field("", description="address of /metrics, which answers once the process serves; empty: none")
+    listen: str = Field(
+        "",
+        description="address of /metrics, which answers once the process serves; empty: none. With `--role all`"
+        " the edge answers here, control and collector on the next ports",
+    )
 
 
 class Mail(_Section):

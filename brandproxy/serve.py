@@ -31,19 +31,20 @@ def run(settings: Settings, role: str) -> None:
     _die_with_parent()
     if role == "all":
         with _only_server(settings):
-            _supervise(["edge", "control", *([] if embedded(settings) else ["collector"])])
+            _supervise(settings, ["edge", "control", *([] if embedded(settings) else ["collector"])])
         return
     if role not in ROLES:
         raise BadSettings(f"no role {role!r}", f"Use one of: all, {', '.join(ROLES)}.")
     ROLES[role](settings)
 
 
-def _supervise(roles: list[str]) -> None:
+def _supervise(settings: Settings, roles: list[str]) -> None:
     """Keep one process a role running until a signal says stop."""
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: stopping.append(number))
-    children = {role: _start(role) for role in roles}
+    places = {role: _metrics(settings, number) for number, role in enumerate(roles)}
+    children = {role: _start(role, places[role]) for role in roles}
     started = dict.fromkeys(roles, time.monotonic())
     while not stopping:
         time.sleep(0.1)
@@ -53,12 +54,18 @@ def _supervise(roles: list[str]) -> None:
             if time.monotonic() - started[role] < 3:
                 time.sleep(1)  # falls at once: do not spin
             log.error("%s ended with %s, starting it again", role, child.returncode)
-            children[role], started[role] = _start(role), time.monotonic()
+            children[role], started[role] = _start(role, places[role]), time.monotonic()
     _stop(list(children.values()))
 
 
-def _start(role: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"BRANDPROXY_PARENT": str(os.getpid())}
+def _metrics(settings: Settings, number: int) -> str:
+    """Every role answers scrapes on a port of its own: the one set, and those above it."""
+    host, colon, port = settings.metrics.listen.rpartition(":")
+    return f"{host}{colon}{int(port) + number}" if port else ""
+
+
+def _start(role: str, metrics: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"BRANDPROXY_PARENT": str(os.getpid()), "BRANDPROXY_METRICS_LISTEN": metrics}
     return subprocess.Popen(
         [sys.executable, "-m", "brandproxy", "serve", "--role", role], env=environment, start_new_session=True
     )

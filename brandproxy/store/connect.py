@@ -5,7 +5,8 @@
     redis+cluster://user:password@n1:6379,n2:6379         a cluster, found from any of its nodes
 
 `rediss+sentinel` and `rediss+cluster` speak TLS. Query: `ca=FILE` trusts this CA, `cert=FILE` and `key=FILE`
-present a client certificate; `sentinel_user=` and `sentinel_password=` when the Sentinels ask for their own.
+present a client certificate; `sentinel_user=` and `sentinel_password=` when the Sentinels ask for their own;
+`replicas=N`: a change of the store counts as made when N replicas have it, so that no fail-over loses it.
 
 Commands are never retried silently: a repeated `create` would take its own first try for somebody else's.
 A connection that died while idle is noticed when it is taken from the pool, so a restart costs no error.
@@ -39,7 +40,7 @@ Client = Redis | RedisCluster
 # that no node of a cluster answers.
 FAULTS = (RedisError, RedisClusterException, OSError)
 
-_QUERY = {"ca", "cert", "key", "sentinel_user", "sentinel_password"}
+_QUERY = {"ca", "cert", "key", "sentinel_user", "sentinel_password", "replicas"}
 _TIMEOUT = 3.0  # seconds without an answer until a server counts as away; blocking reads stay below it
 _CONNECT = 1.0  # seconds for a connection: short, so that a healed network is noticed within 2 s
 
@@ -78,6 +79,8 @@ def parse(url: str) -> Address:
         db = int(path[0]) if path and path[0] else 0
         if kind == "cluster" and db:
             raise ValueError("a cluster has only database 0")
+        if not query.get("replicas", "0").isdigit() or (kind == "cluster" and "replicas" in query):
+            raise ValueError("replicas is a number, and for single servers and Sentinel")
     except ValueError as error:
         raise BadSettings(
             f"store URL ({parts.scheme}://…): {error}",

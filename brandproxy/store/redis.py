@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from brandproxy.errors import BadSettings, Locked, StoreUnavailable
 from brandproxy.store import scripts
 from brandproxy.store.base import Change, CursorLost, Entry, Lease, LockLost, check
-from brandproxy.store.connect import FAULTS, away, close, connect
+from brandproxy.store.connect import FAULTS, away, close, connect, parse
 from brandproxy.store.lease import Guard, guards, held
 from brandproxy.store.scripts import CLOCK, ENTRY, FEED, FORMAT, INDEX, TAG
 
@@ -32,6 +32,7 @@ _WAIT_MS = 1000  # a blocking look at the feed; below the client's time-out
 class RedisStore:
     def __init__(self, url: str) -> None:
         self._client = connect(url)
+        self._replicas = int(parse(url).query.get("replicas", "0"))
         self._hashes: dict[str, str] = {}
         self._ready = False
         self._preparing = asyncio.Lock()
@@ -112,31 +113,50 @@ class RedisStore:
         needed = guards(self)
         locks, holders = [_lock(guard.lock) for guard in needed], [guard.holder for guard in needed]
         try:
-            return await self._script(text, (*_ALL, *locks), (*args, *holders))
+            return await self._script(text, (*_ALL, *locks), (*args, *holders), self._replicas)
         except StoreUnavailable as error:
             if str(error.__cause__).startswith(scripts.FENCED):
                 raise LockLost("a lock is not held any more, so nothing was written") from error
             raise
 
-    async def _script(self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+    async def _script(
+        self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int], replicas: int = 0
+    ) -> Any:
         digest = self._hashes.get(text)
         if digest is None:
             digest = self._hashes[text] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self._ask("EVALSHA", digest, len(keys), *keys, *args)
+            return await self._ask("EVALSHA", digest, len(keys), *keys, *args, replicas=replicas)
         except NoScriptError:  # first use, or the server was restarted or replaced
-            return await self._ask("EVAL", text, len(keys), *keys, *args)
+            return await self._ask("EVAL", text, len(keys), *keys, *args, replicas=replicas)
 
-    async def _ask(self, *command: str | bytes | int) -> Any:
+    async def _ask(self, *command: str | bytes | int, replicas: int = 0) -> Any:
         try:
             async with nullcontext() if command[0] == "XREAD" else self._room:
                 if not self._ready:
                     await self._check_server()
+                if replicas:
+                    return await self._ask_replicated(command, replicas)
                 return await self._client.execute_command(*command)
         except NoScriptError:
             raise
         except FAULTS as error:
             raise away("store on Redis", error) from error
+
+    async def _ask_replicated(self, command: Sequence[str | bytes | int], wanted: int) -> Any:
+        """A write that a fail-over must not lose: Sentinel makes the replica master that has the most."""
+        async with self._client.pipeline(transaction=False) as both:  # WAIT counts for its own connection only
+            both.execute_command(*command)
+            both.execute_command("WAIT", wanted, _WAIT_MS)
+            answer, reached = await both.execute(raise_on_error=False)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None and reached < wanted:
+            raise StoreUnavailable(
+                f"store on Redis: the change reached {reached} of {wanted} replicas",
+                "It may stand or be lost in a fail-over: look, and make it again. Check the replicas.",
+            )
+        return answer
 
     async def _check_server(self) -> None:
         """Once per process: a server that throws entries away, or whose entries we cannot read, is refused."""

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import free_port
 
 
-@pytest.mark.parametrize("role", ["edge", "control", "milter"])
+@pytest.mark.parametrize("role", ["edge", "control", "milter", "all"])
 def test_metrics_answer_once_the_process_serves_and_it_ends_on_sigterm(role: str, tmp_path: Path) -> None:
     ports = {
         name: free_port()
@@ -25,7 +25,10 @@ def test_metrics_answer_once_the_process_serves_and_it_ends_on_sigterm(role: str
     environment = {k: v for k, v in os.environ.items() if not k.startswith("BRANDPROXY_")}
     environment |= {f"BRANDPROXY_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
     environment |= {"BRANDPROXY_DATA": str(tmp_path), "BRANDPROXY_EDGE_WORKERS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "brandproxy", "serve", "--role", role], env=environment)
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "brandproxy", "serve", "--role", role], env=environment, stderr=log
+    )
     try:
         until = time.monotonic() + 60
         while True:
@@ -34,9 +37,14 @@ def test_metrics_answer_once_the_process_serves_and_it_ends_on_sigterm(role: str
             try:
                 with urlopen(f"http://127.0.0.1:{ports['METRICS_LISTEN']}/metrics", timeout=2) as answer:
                     assert b"# HELP" in answer.read()
-                    break
+                if role == "all":  # its control process answers beside its edge
+                    with urlopen(f"http://127.0.0.1:{ports['METRICS_LISTEN'] + 1}/metrics", timeout=2) as answer:
+                        assert b"# HELP" in answer.read()
+                break
             except URLError:
                 time.sleep(0.1)
     finally:
         process.terminate()
         assert process.wait(20) in (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
+        log.close()
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()

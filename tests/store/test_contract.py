@@ -230,9 +230,9 @@ async def test_a_lock_has_one_holder_and_a_growing_fence(store: Store, opened: O
 
 async def test_a_lock_is_kept_beyond_its_ttl_while_its_block_runs(store: Store, opened: Open) -> None:
     other = opened()
-    async with store.lock("leader", ttl=0.6):
+    async with store.lock("leader", ttl=1.2):
         for _ in range(10):
-            await asyncio.sleep(0.12)
+            await asyncio.sleep(0.2)
             with pytest.raises(Locked):
                 async with other.lock("leader"):
                     raise AssertionError("two holders")

@@ -64,6 +64,41 @@ async def test_a_fail_over_is_survived_and_the_feed_resumes(tmp_path: Path) -> N
         farm.kill()
 
 
+async def test_with_replicas_asked_for_no_acknowledged_change_is_lost_in_a_fail_over(tmp_path: Path) -> None:
+    farm = Sentinels(tmp_path)
+    try:
+        async with opened(f"{farm.url}?replicas=1") as store:
+            cursor = await store.cursor()
+            for number in range(20):
+                assert await store.create(f"tenant/{number:02}", b"key")
+            farm.master.kill()
+            async with asyncio.timeout(30):
+                while farm.current() is farm.master:
+                    await asyncio.sleep(0.1)
+        async with opened(farm.url) as store:
+            await eventually_up(store)
+            assert len(await store.list("tenant/")) == 20
+            assert (await anext(aiter(store.watch("", cursor)))).key == "tenant/00"
+        async with opened(f"{farm.url}?replicas=1") as store:
+            with pytest.raises(StoreUnavailable) as refused:  # the only replica is dead
+                await store.put("a", b"1")
+            assert "reached 0 of 1" in str(refused.value)
+            assert await store.cursor()  # nodes go on reading
+            assert not await store.replace("a", b"2", version=1)  # nothing was changed, so nothing can be lost
+    finally:
+        farm.kill()
+
+
+async def eventually_up(store: Store) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await store.get("a")
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
+
+
 async def test_a_cursor_of_a_write_that_a_fail_over_lost_is_not_resumed_from(tmp_path: Path) -> None:
     master = Server(tmp_path / "a").start()
     replica = Server(tmp_path / "b", (f"replicaof 127.0.0.1 {master.port}",)).start()
