@@ -29,6 +29,7 @@ _BLANKETS = {
     "multipart/encrypted": "encrypted part",
     "multipart/report": "delivery report",
 }
+_DECIDE = {"content-type", "content-transfer-encoding"}
 _ENCODINGS = {"7bit", "8bit", "binary", "quoted-printable", "base64"}
 
 
@@ -240,13 +241,14 @@ def _delimits(message: bytes, start: int, delimiters: dict[bytes, int]) -> bool:
 
 
 def _describe(message: bytes, fields: tuple[Field, ...], digest: bool) -> ContentType:
-    """What the header says of the body. A field given twice is read differently by different readers."""
+    """What the header says of the body. A field given twice with two values is read by some readers in one way and
+    by some in the other."""
     seen: dict[str, bytes] = {}
     for item in fields:
         if item.name.startswith("content-"):
-            if item.name in seen and item.name in ("content-type", "content-transfer-encoding"):
+            said = value(message, item)
+            if seen.setdefault(item.name, said) != said and item.name in _DECIDE:
                 return ContentType("", reason="ambiguous header")
-            seen.setdefault(item.name, value(message, item))
     default = b"message/rfc822" if digest else b"text/plain"  # RFC 2046 §5.1.5
     return content_type(
         seen.get("content-type", default),

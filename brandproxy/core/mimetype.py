@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.message import Message
 from functools import lru_cache
+
+_COMMENT = re.compile(r"[ \t]*\([^()\\]*\)[ \t]*\Z")
+_TYPE = re.compile(rf"[^\s/();,]+/[^\s/();,]+(?:{_COMMENT.pattern})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +31,19 @@ def content_type(value: bytes, encoding: bytes, attachment: str) -> ContentType:
     try:
         message = _holder("content-type", value)
         params = message.get_params(unquote=True) or []
-        names = [name.lower() for name, _ in params[1:]]
+        said = {(name.lower(), str(value)) for name, value in params[1:]}
+        names = [name for name, _ in said]
         if any(names.count(name) > 1 for name in ("boundary", "charset", "format", "delsp")):
             return ContentType("", reason="ambiguous header")
         return ContentType(
-            message.get_content_type(),
+            _COMMENT.sub("", message.get_content_type()),
             message.get_boundary("") or "",
             (message.get_content_charset("") or "").strip().lower(),
             encoding.decode("latin-1").strip().lower() or "7bit",
             _plain(message.get_param("format")) == "flowed",
             _plain(message.get_param("delsp")) == "yes",
             attachment or ("named" if "name" in names else ""),
-            "" if "/" in params[0][0] else "unreadable content type",
+            "" if _TYPE.fullmatch(params[0][0]) else "unreadable content type",
         )
     except Exception:  # the standard library raises what it likes on hostile parameters
         return ContentType("", reason="unreadable content type")

@@ -107,6 +107,7 @@ def test_folded_headers_and_rfc_2231_boundaries_are_read() -> None:
         (mail("x", "text/html; charset=a; charset=b"), "ambiguous header"),
         (mail("x", head="Content-Type: text/plain\r\n"), "ambiguous header"),
         (mail("x", "html"), "unreadable content type"),
+        (mail("x", "text/html charset=utf-8"), "unreadable content type"),
         (mail("x", head="Subject : old\r\n"), "broken header"),
         (mail("x", head="no colon\r\n"), "broken header"),
         (mail("x", head="Subject: a\r\n \t \r\n"), "broken header"),
@@ -115,6 +116,23 @@ def test_folded_headers_and_rfc_2231_boundaries_are_read() -> None:
 )
 def test_what_is_not_ours_to_read_carries_its_reason(message: bytes, reason: str) -> None:
     assert reasons(message) == [reason]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Type: text/html (the page); charset=utf-8",
+        "Content-Type: text/html\r\nContent-Type:\r\n text/html",
+        "Content-Type: text/html; charset=utf-8; charset=utf-8",
+        "Content-Transfer-Encoding: 8bit\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: 8bit",
+        'CONTENT-TYPE:TEXT/HTML;CHARSET = "UTF-8";;',
+        "Content-Type: text/html; =x; charset*=us-ascii'en'utf-8",
+        "Content-Disposition: INLINE;\r\nContent-Type: text/html",
+    ],
+)
+def test_oddities_that_all_readers_read_the_same_are_read(head: str) -> None:
+    message = f"{head}\r\n\r\n<p>".encode()
+    assert [(leaf.kind, leaf.reason) for leaf in mime.parse(message).leaves] == [("html", "")]
 
 
 def test_a_boundary_used_twice_is_left_alone() -> None:
