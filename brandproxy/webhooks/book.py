@@ -16,7 +16,7 @@ from typing import Any
 from brandproxy.context import Context
 from brandproxy.core import urls
 from brandproxy.core.ids import uuid7
-from brandproxy.errors import BadInput, NotFound
+from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.store import Entry, keys
 from brandproxy.webhooks import notices
 
@@ -56,10 +56,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Everything up to `after` is delivered or given up; `batch` is being tried."""
+    """Everything up to `after` is delivered or given up; `batch` is being tried. `version` is the store's."""
 
     after: Mark
     batch: Batch | None = None
+    version: int = 0
 
 
 class Book:
@@ -116,10 +117,15 @@ class Book:
         if entry is None:  # the store's versions are microseconds, too
             return Place((hook.created_at * 1_000_000, ""))
         found = json.loads(entry.value)
-        return Place(tuple(found["after"]), found["batch"] and _batch(found["batch"]))
+        return Place(tuple(found["after"]), found["batch"] and _batch(found["batch"]), entry.version)
 
     async def place(self, hook_id: str, lane: str, place: Place) -> None:
-        await self._put(keys.webhook_place(hook_id, lane), place)
+        """Move on. Raises Conflict when another node did meanwhile: what it sent must not be sent once more."""
+        key, value = keys.webhook_place(hook_id, lane), json.dumps(asdict(replace(place, version=0))).encode()
+        if not place.version:
+            await self._store.put(key, value)
+        elif not await self._store.replace(key, value, place.version):
+            raise Conflict(f"webhook {hook_id} was moved on by another node")
 
     async def dead(self, hook_id: str) -> list[Batch]:
         """Batches given up on, oldest first. `next_at` above 0: asked to be sent again."""

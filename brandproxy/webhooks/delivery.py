@@ -7,7 +7,7 @@ An answer is judged in this order:
 3. anything else, or none: again after the next delay of `DELAYS`, no sooner than Retry-After; after the last
    one the batch is given up, and the next begins
 
-One node of an installation delivers.
+One node of an installation delivers; one that was relieved without noticing moves no place any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prometheus_client import Counter
 from standardwebhooks import Webhook as Signer
 
 from brandproxy.context import Context
-from brandproxy.errors import BrandproxyError, Retryable
+from brandproxy.errors import BrandproxyError, Conflict, Retryable
 from brandproxy.fetch import Fetcher, open_fetcher
 from brandproxy.webhooks.book import Batch, Book, Mark, Place, Webhook
 
@@ -111,7 +111,7 @@ class Delivery:
                         await self._again(hook, lane, batch)
                 while await self._next(hook, lane):
                     pass
-        except Retryable as error:
+        except (Retryable, Conflict) as error:
             log.warning("webhook %s waits: %s", hook.id, error)
         except BrandproxyError:
             log.exception("webhook %s", hook.id)
@@ -133,8 +133,11 @@ class Delivery:
             return False
         await self._book.place(hook.id, lane.name, replace(place, batch=batch))
         error, wait = await self._send(hook, lane, batch)
+        place = await self._book.whereabouts(hook, lane.name)
+        if place.batch is None or place.batch.id != batch.id:
+            raise Conflict(f"batch {batch.id} was taken over by another node")
         if not error:
-            await self._book.place(hook.id, lane.name, Place(batch.upto))
+            await self._book.place(hook.id, lane.name, Place(batch.upto, version=place.version))
             return True
         await self._failed(hook, place, batch, error, wait)
         return False
@@ -147,7 +150,7 @@ class Delivery:
                 "webhook %s: batch %s given up after %d tries: %s", hook.id, batch.id, batch.attempts + 1, error
             )
             await self._book.bury(hook.id, replace(batch, next_at=0.0, error=error))
-            await self._book.place(hook.id, batch.lane, Place(batch.upto))
+            await self._book.place(hook.id, batch.lane, Place(batch.upto, version=place.version))
             return
         delay = max(wait, DELAYS[batch.attempts] * random.uniform(0.9, 1.2))  # noqa: S311 - spreads retries
         tried = replace(batch, attempts=batch.attempts + 1, next_at=time.time() + delay, error=error)

@@ -158,6 +158,31 @@ async def test_changes_whose_node_died_before_it_could_tell_are_told_once_and_in
     assert [e["after"] for e in trail if e["what"] == "host.state"] == ["verified", "live", "broken"]
 
 
+async def test_a_node_that_was_relieved_while_it_sent_moves_nothing_back(
+    context: Context, receiver: Receiver
+) -> None:
+    hook, _ = await Book(context).add("acme", receiver.url, ("host",), machines=False)
+    await context.registry.add_host(HOST, "acme")
+    async with leading(context) as stalled, leading(context) as fresh:
+        send = stalled._send
+
+        async def slow(*args: Any) -> Any:
+            sent = await send(*args)
+            await move(context, HostState.VERIFIED, HostState.LIVE)
+            await caught_up(context, fresh, hook)  # the lock was lost, another node delivers
+            return sent
+
+        stalled._send = slow  # type: ignore[method-assign]
+        await stalled.turn()
+        place = await Book(context).whereabouts(hook, "changes")
+        stalled._send = send  # type: ignore[method-assign]
+        await stalled.turn()
+        await fresh.turn()
+    assert await Book(context).whereabouts(hook, "changes") == place
+    kinds = [kind for kind, _ in told(receiver)]
+    assert kinds == ["host.pending", "host.pending", "host.verified", "host.live"]  # only what was under way
+
+
 async def nothing(*_: Any) -> None: ...
 
 
