@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 from publicsuffixlist import PublicSuffixList
 
@@ -15,6 +15,7 @@ def _list() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(maxsize=1 << 17)
 def registered(name: str) -> str:
     """The registered domain of a host name (`acme.co.uk` of `links.acme.co.uk`); a public suffix is its own."""
     return str(_list().privatesuffix(name) or name)

@@ -194,10 +194,22 @@ async def test_a_tenants_key_manages_its_own_webhooks_only(desk: Desk) -> None:
     assert (await client.get("/v1/webhooks", headers=acme)).json() == {"webhooks": []}
 
 
+async def test_the_api_chooses_events_and_changes_one_by_one_or_by_group(desk: Desk) -> None:
+    headers = {"Authorization": f"Bearer {desk.port.acme}"}
+    for wanted, kinds in (
+        (["host.live", "click"], ["click", "host.live"]),
+        (["certificate"], ["certificate.issued", "certificate.failing", "certificate.expiring"]),
+        (None, ["click", "open", "unsubscribe"]),
+    ):
+        body = {"url": "https://hooks.acme.example/x"} | ({"kinds": wanted} if wanted else {})
+        made = await desk.port.client.post("/v1/webhooks", json=body, headers=headers)
+        assert (made.status_code, made.json()["kinds"], made.json()["tenant"]) == (201, kinds, "acme")
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b'{"url": 1}', b'{"url": "ftp://x.example/"}', b'{"url": "https://u:p@x.example/"}',
-     b'{"url": "https://x.example/", "kinds": []}', b'{"url": "https://x.example/", "kinds": ["c"]}',
+     b'{"url": "https://x.example/", "kinds": []}', b'{"url": "https://x.example/", "kinds": ["c"]}', b'{"url": "https://x.example/", "kinds": ["hostXlive"]}',
      b'{"url": "https://x.example/", "more": 1}', b"\xff", b" " * 20000],
 )  # fmt: skip
 async def test_bad_webhooks_are_explained(desk: Desk, body: bytes) -> None:
