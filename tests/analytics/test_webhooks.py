@@ -209,7 +209,8 @@ async def test_the_api_chooses_events_and_changes_one_by_one_or_by_group(desk: D
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b'{"url": 1}', b'{"url": "ftp://x.example/"}', b'{"url": "https://u:p@x.example/"}',
-     b'{"url": "https://x.example/", "kinds": []}', b'{"url": "https://x.example/", "kinds": ["c"]}', b'{"url": "https://x.example/", "kinds": ["hostXlive"]}',
+     b'{"url": "https://x.example/", "kinds": []}', b'{"url": "https://x.example/", "kinds": ["c"]}',
+     b'{"url": "https://x.example/", "kinds": ["hostXlive"]}',
      b'{"url": "https://x.example/", "more": 1}', b"\xff", b" " * 20000],
 )  # fmt: skip
 async def test_bad_webhooks_are_explained(desk: Desk, body: bytes) -> None:
