@@ -27,12 +27,13 @@ from brandproxy.store.files import Damaged, FileStore
 
 log = logging.getLogger(__name__)
 
+# Tenants first: they tell whether the fleet's store was wiped.
 MIRRORED = (keys.TENANT, keys.HOST, keys.CERT, keys.BLOCK, keys.CHALLENGE)
 _MARK = "replica/cursor"  # the place in the fleet's feed, an entry of the local file
 _BATCH = 1000  # changes in one local transaction
 _RETRY = 0.5  # seconds until a store that is away is asked again; changes must be seen within 2 s
 _TURN = 0.2  # seconds between looks whether this process is to follow
-_FIRST_COPY = 60.0  # seconds a new node waits for its first copy
+_FIRST_COPY = 60.0  # seconds without progress until a new node gives up its first copy
 _REMOTE = 2.0  # seconds a read waits for the fleet's store before the copy answers
 
 
@@ -42,15 +43,25 @@ class Replica:
         self._path = path
         self._local = FileStore(path)
         self._following: asyncio.Task[None] | None = None
+        self._listed = 0
 
     async def start(self) -> None:
         """Follow from now on. Raises StoreUnavailable when there is no copy yet and none can be made."""
         self._following = asyncio.create_task(self._take_turns())
-        until = time.monotonic() + _FIRST_COPY
+        seen, since = 0, time.monotonic()
         while not await self._there():
-            if time.monotonic() > until:
+            if (now := await self._progress()) != seen:  # a million hosts take their time
+                seen, since = now, time.monotonic()
+            if time.monotonic() > since + _FIRST_COPY:
                 raise StoreUnavailable(f"no copy of the store was made in {_FIRST_COPY:.0f} s, see the log")
             await asyncio.sleep(0.05)
+
+    async def _progress(self) -> int:
+        """A number that grows while this process, or another of the machine, makes the copy."""
+        try:
+            return self._listed + int(await self._local.cursor())
+        except StoreUnavailable:
+            return self._listed
 
     async def _there(self) -> bool:
         try:
@@ -137,24 +148,24 @@ class Replica:
     async def _copy(self) -> None:
         """Make the copy like the fleet's store. What did not change is not written, nor told to watchers."""
         started = time.monotonic()
-        cursor = await self._fleet.cursor()
-        found = {prefix: await self._fleet.list(prefix) for prefix in MIRRORED}
-        held = {prefix: await self._local.list(prefix) for prefix in MIRRORED}
-        if held[keys.TENANT] and not found[keys.TENANT]:
-            raise StoreUnavailable(
-                "the store has no tenants, this node's copy has some: it looks wiped, so nothing is taken over",
-                "Restore the store. If it is meant to be empty, remove replica.db on this node.",
-            )
-        changes: list[tuple[str, bytes | None]] = []
+        cursor, count = await self._fleet.cursor(), 0
         for prefix in MIRRORED:
-            there = {entry.key: entry.value for entry in found[prefix]}
-            here = {entry.key: entry.value for entry in held[prefix]}
+            there = {entry.key: entry.value for entry in await self._fleet.list(prefix)}
+            here = {entry.key: entry.value for entry in await self._local.list(prefix)}
+            self._listed += 1
+            if prefix == keys.TENANT and here and not there:
+                raise StoreUnavailable(
+                    "the store has no tenants, this node's copy has some: it looks wiped, nothing is taken over",
+                    "Restore the store. If it is meant to be empty, remove replica.db on this node.",
+                )
+            changes: list[tuple[str, bytes | None]] = []
             changes += [(key, value) for key, value in there.items() if here.get(key) != value]
             changes += [(key, None) for key in here if key not in there]
-        for at in range(0, len(changes), _BATCH):
-            await self._local.apply(changes[at : at + _BATCH])
+            for at in range(0, len(changes), _BATCH):
+                await self._local.apply(changes[at : at + _BATCH])
+            count += len(changes)
         await self._local.apply([], mark=(_MARK, cursor.encode()))
-        log.info("replica: %d changes taken over in %.1f s", len(changes), time.monotonic() - started)
+        log.info("replica: %d changes taken over in %.1f s", count, time.monotonic() - started)
 
     async def _catch_up(self, cursor: str) -> None:
         """Follow the feed for ever, in order; what has gathered is taken over in one transaction."""

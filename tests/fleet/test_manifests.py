@@ -21,6 +21,8 @@ OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yam
 VERSIONS = ("1.34", "1.37.0")
 CRDS = {"ServiceMonitor"}  # the Prometheus operator's; no schema of Kubernetes
 
+METRICS = "\n".join(path.read_text() for path in (ROOT / "brandproxy").rglob("*.py"))
+
 SECRETS = ("BRANDPROXY_STORE", "BRANDPROXY_MASTER_KEY", "BRANDPROXY_ANALYTICS_ENGINE")
 
 Object = dict[str, Any]
@@ -121,6 +123,9 @@ def test_names_agree_with_each_other_and_with_the_program(overlay: Path) -> None
     for item in everything:
         if item["kind"] == "HorizontalPodAutoscaler":
             assert item["spec"]["scaleTargetRef"]["name"] in labels
+            for metric in item["spec"]["metrics"]:
+                name = metric["pods"]["metric"]["name"] if metric["type"] == "Pods" else ""
+                assert f'"{name}"' in METRICS, f"no process measures {name}"
         if item["kind"] in ("Service", "PodDisruptionBudget"):
             selector = item["spec"]["selector"]
             wanted = selector.get("matchLabels", selector)

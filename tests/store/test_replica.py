@@ -15,7 +15,7 @@ from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.errors import StoreUnavailable
 from brandproxy.model import HostState
-from brandproxy.store import Store, keys, open_store, replica
+from brandproxy.store import Entry, Store, keys, open_store, replica
 from brandproxy.store.replica import Replica
 from tests.redis_servers import Server
 
@@ -123,6 +123,27 @@ async def test_a_damaged_copy_is_made_anew(spoil: Callable[[Path], None], server
 
 async def arrived(copy: Store) -> bool:
     return "late" in await names(copy, keys.TENANT)
+
+
+async def test_a_new_node_waits_for_a_copy_that_takes_long_as_long_as_it_goes_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "_FIRST_COPY", 0.6)
+    async with fleet(server, tmp_path) as store:
+        await store.put(keys.tenant("acme"), b"1")
+    whole = open_store(server.url, tmp_path)
+
+    async def slow(prefix: str, listed: Callable[[str], Awaitable[list[Entry]]] = whole.list) -> list[Entry]:
+        await asyncio.sleep(0.3)
+        return await listed(prefix)
+
+    monkeypatch.setattr(whole, "list", slow)
+    copy = Replica(whole, tmp_path / "replica.db")
+    try:
+        await copy.start()
+        assert await names(copy, keys.TENANT) == ["acme"]
+    finally:
+        await copy.close()
 
 
 async def test_a_node_that_was_away_catches_up_in_order(server: Server, tmp_path: Path) -> None:
