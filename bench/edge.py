@@ -6,7 +6,9 @@ their nature leave no record, show what recording costs. CPU time is the steady 
 
     http-keepalive   wrk, 64 connections            new-tls      ab: a full TLS 1.3 handshake each
     https-keepalive  wrk, 64 connections            resumed-tls  wrk, `Connection: close`: resumes sessions
-    behind-nginx     new-tls, nginx terminating in front of us; CPU of both together
+    behind-nginx     new-tls, nginx terminating in front of us as docs/edge.md says; CPU of both together
+    two-workers      new-tls by two workers beside one: CPU of a click, and how evenly they share. Client and
+                     workers need more cores than two, so the factor is what the figures give where cores are free
 """
 
 from __future__ import annotations
@@ -55,8 +57,15 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds on a core, all threads, to the nanosecond (the scheduler's own count)."""
-        tasks = [Path(f"/proc/{process.pid}/task").glob("*/schedstat") for process in self.processes]
-        return sum(int(task.read_text().split()[0]) for found in tasks for task in found) / 1e9
+        return sum(map(seconds, self.processes))
+
+    def shares(self) -> list[float]:
+        """Seconds of each worker, its parent left out."""
+        return [seconds(process) for process in self.processes[1:]]
+
+
+def seconds(process: psutil.Process) -> float:
+    return sum(int(t.read_text().split()[0]) for t in Path(f"/proc/{process.pid}/task").glob("*/schedstat")) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +85,41 @@ def main(argv: list[str]) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         certificate(folder / "certs" / HOST)
         tokens = prepare(folder)
-        ours = stack.enter_context(brandproxy(folder, "/c/" + tokens[False]))
-        quiet = Server("unrecorded", ours.http, ours.https, "/c/" + tokens[True], ours.processes)
-        nginx = stack.enter_context(nginx_server(folder, ours))
-        front = Server("behind-nginx", nginx.http, nginx.https, ours.path, nginx.processes + ours.processes)
+        path = "/c/" + tokens[False]
+        ours = stack.enter_context(brandproxy(folder, path))
+        quiet = replace(ours, name="unrecorded", path="/c/" + tokens[True])
+        inner = stack.enter_context(brandproxy(folder, path, socket=folder / "edge.sock"))
+        nginx = stack.enter_context(nginx_server(folder, path, folder / "edge.sock"))
+        front = replace(nginx, name="behind-nginx", path=path, processes=nginx.processes + inner.processes)
+        two = replace(stack.enter_context(brandproxy(folder, path, workers=2)), name="two-workers")
         caddy = stack.enter_context(caddy_server(folder))
-        show("bench-edge", run([ours, quiet, nginx, caddy], front), argv)
+        show("bench-edge", run([ours, quiet, nginx, caddy], front, two), argv)
 
 
-def run(servers: list[Server], front: Server) -> list[Row]:
+def run(servers: list[Server], front: Server, two: Server) -> list[Row]:
     cases: dict[str, tuple[Callable[[Server], Sample], list[Server]]] = {
         "http-keepalive": (lambda s: wrk(s, "http", keep=True), servers),
         "https-keepalive": (lambda s: wrk(s, "https", keep=True), servers),
-        "new-tls": (ab, [*servers, front]),
+        "new-tls": (ab, [*servers, front, two]),
         "resumed-tls": (lambda s: wrk(s, "https", keep=False), servers),
     }
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    before = two.shares()
     for _ in range(ROUNDS):
         for case, (measure, asked) in cases.items():
             for server in asked:
                 samples[case, server.name].append(measure(server))
-    return [row for case in cases for row in rows_of(case, samples)]
+    busier = max(after - start for start, after in zip(before, two.shares(), strict=True))
+    busier /= sum(two.shares()) - sum(before)
+    return [*(row for case in cases for row in rows_of(case, samples)), workers_row(samples, busier)]
+
+
+def workers_row(samples: dict[tuple[str, str], list[Sample]], busier: float) -> Row:
+    both, one = samples["new-tls", "two-workers"], samples["new-tls", "brandproxy"]
+    row = against("two-workers", "CPU us/click", [s.micros for s in both], "one-worker", [s.micros for s in one])
+    factor = 1 / busier / (row.ratio or 1)
+    note = f"the busier worker does {busier:.0%}; {factor:.2f} x one worker where cores are free"
+    return replace(row, note=note)
 
 
 def rows_of(case: str, samples: dict[tuple[str, str], list[Sample]]) -> Iterator[Row]:
@@ -183,9 +206,11 @@ def prepare(folder: Path) -> dict[bool, str]:
 
 
 @contextmanager
-def process(command: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[psutil.Process]:
+def process(
+    command: list[str], port: int, environment: dict[str, str] | None = None, cores: str = SERVER_CORE
+) -> Iterator[psutil.Process]:
     started = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, *command], env=os.environ | (environment or {}), stdout=subprocess.DEVNULL
+        ["taskset", "-c", cores, *command], env=os.environ | (environment or {}), stdout=subprocess.DEVNULL
     )
     try:
         wait_for(port)
@@ -208,22 +233,23 @@ def wait_for(port: int) -> None:
 
 
 @contextmanager
-def brandproxy(folder: Path, path: str) -> Iterator[Server]:
+def brandproxy(folder: Path, path: str, workers: int = 1, socket: Path | None = None) -> Iterator[Server]:
     http, https = free_port(), free_port()
     settings = {
         "BRANDPROXY_DATA": str(folder),
-        "BRANDPROXY_EDGE_HTTP": f"127.0.0.1:{http}",
+        "BRANDPROXY_EDGE_HTTP": f"unix:{socket}" if socket else f"127.0.0.1:{http}",
         "BRANDPROXY_EDGE_HTTPS": f"127.0.0.1:{https}",
-        "BRANDPROXY_EDGE_WORKERS": "1",
+        "BRANDPROXY_EDGE_WORKERS": str(workers),
     }
+    cores = SERVER_CORE if workers == 1 else f"{SERVER_CORE},{CLIENT_CORE}"
     code = "from brandproxy.config import load; from brandproxy.edge.workers import run; run(load())"
-    with process([sys.executable, "-c", code], http, settings) as parent:
+    with process([sys.executable, "-c", code], https, settings, cores) as parent:
         time.sleep(1)
         yield Server("brandproxy", http, https, path, [parent, *parent.children()])
 
 
 @contextmanager
-def nginx_server(folder: Path, ours: Server) -> Iterator[Server]:
+def nginx_server(folder: Path, path: str, edge: Path) -> Iterator[Server]:
     http, https = free_port(), free_port()
     pair = folder / "certs" / HOST
     (folder / "nginx.conf").write_text(f"""
@@ -233,17 +259,17 @@ http {{
   access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/n1; proxy_temp_path {folder}/n2;
   fastcgi_temp_path {folder}/n3; uwsgi_temp_path {folder}/n4; scgi_temp_path {folder}/n5;
   ssl_certificate {pair}/fullchain.pem; ssl_certificate_key {pair}/privkey.pem; ssl_protocols TLSv1.2 TLSv1.3;
-  upstream edge {{ server 127.0.0.1:{ours.http}; keepalive 64; }}
+  upstream edge {{ server unix:{edge}; keepalive 64; }}
   server {{
     listen 127.0.0.1:{http}; listen 127.0.0.1:{https} ssl;
     location /r/ {{ return 302 {URL}; }}
     location /c/ {{ proxy_pass http://edge; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $host; }}
+      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; }}
   }}
 }}""")
     program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") or "nginx"
     with process([program, "-c", str(folder / "nginx.conf"), "-e", "stderr"], http) as parent:
-        yield Server("nginx", http, https, "/r" + ours.path[2:], parent.children())
+        yield Server("nginx", http, https, "/r" + path[2:], parent.children())
 
 
 @contextmanager
