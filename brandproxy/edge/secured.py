@@ -2,7 +2,9 @@
 
 The event loop's own TLS makes a click a third dearer: it sends the session ticket, the answer and the goodbye one
 by one, arms two timers, asks OpenSSL again after the last byte, and waits for the client's goodbye. Here a step
-is one read, and what it makes leaves in one write; the ticket leaves with the first answer (RFC 8446 §4.6.1).
+is one read, and what it makes leaves in one write. What may wait for an answer that is on its way does; but a
+handshake that brought no request yet is answered with the ticket at once (RFC 8446 §4.6.1): a client under Nagle's
+algorithm holds its request back until it hears from us, 40 ms otherwise.
 
 Invariants: the protocol above gets the plaintext of whole, authentic records only; what OpenSSL refuses ends the
 connection, with its alert; close_notify is sent and not waited for. A handshake counts as a connection and is
@@ -65,8 +67,8 @@ class Secured(asyncio.Protocol, asyncio.Transport):
             if self._above is None:
                 self._tls.do_handshake()
                 self._open()
-            if self._incoming.pending:
-                self._read()
+            if not (self._incoming.pending and self._read() and self._held):
+                self._flush()
         except ssl.SSLWantReadError:
             self._flush()
         except ssl.SSLError:
@@ -155,13 +157,11 @@ class Secured(asyncio.Protocol, asyncio.Transport):
     def _open(self) -> None:
         self._front.leave(self)
         self._held = self._tls.version() == "TLSv1.3"
-        if not self._held:
-            self._flush()  # our half of the handshake's end
         self._above = self._make()
         self._above.connection_made(self)
 
-    def _read(self) -> None:
-        """All plaintext that is there, in one piece; then the client's goodbye, if it said it."""
+    def _read(self) -> bool:
+        """Give on all plaintext that is there in one piece, then the client's goodbye; whether there was any."""
         chunks, over = [], False
         try:
             while self._incoming.pending or self._tls.pending():
@@ -172,12 +172,11 @@ class Secured(asyncio.Protocol, asyncio.Transport):
                 chunks.append(chunk)
         except ssl.SSLWantReadError:  # a part of a record
             pass
-        if not self._held:
-            self._flush()
         if chunks and self._above is not None:
             self._above.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if over and not self.eof_received():
             self.close()
+        return bool(chunks)
 
     def _encrypt(self, data: Any) -> None:
         done = self._tls.write(data)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -105,6 +106,21 @@ def test_the_request_may_come_with_the_end_of_the_handshake(edge: RunningEdge) -
         assert statuses(client.read_all()) == [302]
         assert client.tls.session is not None
         assert client.tls.session.has_ticket
+
+
+def test_a_client_under_nagles_algorithm_does_not_wait_for_an_acknowledgement(edge: RunningEdge) -> None:
+    """It holds its request back until it hears from us, 40 ms if we say nothing to the end of its handshake."""
+    took = []
+    for _ in range(10):
+        with Client(edge, ssl.TLSVersion.TLSv1_3) as client:
+            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            client.handshake()
+            request = client.records(click(edge))
+            start = time.perf_counter()
+            client.send(request)
+            assert statuses(client.read_all()) == [302]
+            took.append(time.perf_counter() - start)
+    assert min(took) < 0.035
 
 
 def test_one_request_in_many_records_and_many_requests_in_one_segment(edge: RunningEdge, client: Client) -> None:
