@@ -26,15 +26,10 @@ async def copy(source: Store, target: Store, tell: Callable[[int, int], None]) -
     1. The target must be empty, or hold nothing but what an earlier copy of this source brought: whole, or broken
        off. What the source has lost since then is removed.
     2. Copy what differs, remove what the source no longer has; again, until nothing differs.
-    Raises Conflict when the target holds keys the source never had, or the source does not come to rest.
+    Raises Conflict when the target holds keys the source never had, or is in use since an earlier copy, or the
+    source does not come to rest.
     """
-    theirs, ours = await _entries(target), await _entries(source)
-    strange = sorted({entry.key for entry in theirs} - {entry.key for entry in ours})
-    if strange and not await _left_by_copy(target, theirs):
-        raise Conflict(
-            f"the target holds {len(strange)} entries that the source has not, e.g. {strange[0]!r}",
-            "Copy into an empty store.",
-        )
+    await _check_target(source, target)
     for _ in range(_ROUNDS):
         entries, there = await _entries(source), await _entries(target)
         present = {entry.key: entry.value for entry in there}
@@ -43,6 +38,7 @@ async def copy(source: Store, target: Store, tell: Callable[[int, int], None]) -
         if not wanted and not gone:
             await target.put(_LEFT, _digest(there))
             return len(entries)
+        await target.delete(_LEFT)  # until it is whole again; a copy that breaks off here may be gone on with
         await _write(target, wanted, len(entries) - len(wanted), tell)
         for key in gone:
             await target.delete(key)
@@ -55,10 +51,20 @@ async def _entries(store: Store) -> list[Entry]:
     return [entry for entry in await store.list("") if entry.key != _LEFT]
 
 
-async def _left_by_copy(target: Store, entries: list[Entry]) -> bool:
-    """Whether the target is as the last copy left it: every entry in the version that the copy wrote."""
-    left = await target.get(_LEFT)
-    return left is not None and left.value == _digest(entries)
+async def _check_target(source: Store, target: Store) -> None:
+    """Raises Conflict when somebody else's work would be overwritten."""
+    theirs, left = await _entries(target), await target.get(_LEFT)
+    if left is not None and left.value != _digest(theirs):
+        raise Conflict(
+            "the target was written to since a copy filled it: it is in use", "Copy into an empty store."
+        )
+    ours = {entry.key for entry in await _entries(source)}
+    strange = sorted(entry.key for entry in theirs if entry.key not in ours)
+    if strange and left is None:
+        raise Conflict(
+            f"the target holds {len(strange)} entries that the source has not, e.g. {strange[0]!r}",
+            "Copy into an empty store.",
+        )
 
 
 def _digest(entries: list[Entry]) -> bytes:
