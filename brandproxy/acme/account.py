@@ -118,8 +118,9 @@ class Account:
 
         def make(client: ClientV2) -> Order:
             chosen = _profile(client.directory, profile)
+            named = replaces if client.directory.to_partial_json().get("renewalInfo") else ""  # RFC 9773 §5
             identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
-            wanted = NewOrder(identifiers=identifiers, profile=chosen or None, replaces=replaces or None)
+            wanted = NewOrder(identifiers=identifiers, profile=chosen or None, replaces=named or None)
             answer = client.net.post(client.directory["newOrder"], wanted, **self._nonces(client))
             return _order(answer, answer.headers.get("Location", ""))
 

@@ -243,3 +243,20 @@ async def test_failing_is_told_at_the_second_failure_and_once(stage: Stage) -> N
     [data] = told[-1]
     assert (data["host"], data["code"], data["serial"]) == (HOST, "ca-away", await stage.serial())
     assert data["next_try_at"] > 0
+
+
+async def test_a_ca_without_renewal_windows_is_not_told_what_an_order_replaces(stage: Stage) -> None:
+    def without(path: str, body: Any) -> tuple[int, Any, dict[str, str]] | None:
+        if path != "/dir":
+            return None
+        stage.ca.trouble = lambda path, body: None
+        status, names, head = stage.ca.answer(path, body)
+        stage.ca.trouble = without
+        return status, {name: url for name, url in names.items() if name != "renewalInfo"}, head
+
+    await due(stage)
+    stage.ca.trouble = without
+    first = await stage.serial()
+    await stage.plan(restarted=True)
+    assert await stage.serial() != first
+    assert [("replaces" in order) for order in stage.ca.orders] == [False]
