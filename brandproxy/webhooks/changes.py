@@ -34,6 +34,7 @@ class ChangeLane:
         self._order: list[int] = []
         self._fresh: list[str] = []  # keys the feed told of, in its order
         self._loaded, self._tidied = False, 0.0
+        self._passed: dict[str, int] = {}  # webhook -> up to here nothing concerns it; not looked at every second
         self._reading = asyncio.Lock()
         self._directory.changed.append(self._told)
         self._directory.reloaded.append(self._lost)
@@ -44,10 +45,12 @@ class ChangeLane:
 
     async def next(self, hook: Webhook, after: Mark) -> Batch | None:
         await self._refresh()
-        for version in self._order[bisect.bisect_right(self._order, after[0]) :]:
+        behind = max(after[0], self._passed.get(hook.id, 0))
+        for version in self._order[bisect.bisect_right(self._order, behind) :]:
             notice_id, notice = self._known[version]
             if notice.kind in hook.kinds and hook.tenant in ("", notice.tenant):
                 return Batch(f"msg_{notice_id}", after, (version, ""), lane=self.name)
+            self._passed[hook.id] = version
         return None
 
     async def message(self, hook: Webhook, batch: Batch) -> Message | None:

@@ -201,6 +201,24 @@ async def test_notices_are_kept_for_a_month(
     assert hook.tenant == "acme"
 
 
+async def test_what_concerns_others_is_passed_once(context: Context) -> None:
+    hook, _ = await Book(context).add("globex", "https://hooks.example/", ("host",), machines=False)
+    for number in range(5):
+        await context.registry.add_host(f"h{number}.acme.example", "acme")
+    lane = ChangeLane(context)
+    assert await lane.next(hook, (0, "")) is None
+    assert lane._passed[hook.id] == lane._order[-1]
+    await context.registry.add_host("go.globex.example", "globex")
+    async with asyncio.timeout(5):
+        while (batch := await lane.next(hook, (0, ""))) is None:
+            await asyncio.sleep(0.02)
+    message = await lane.message(hook, batch)
+    assert message is not None
+    assert message.data["host"] == "go.globex.example"
+    assert await lane.next(hook, batch.upto) is None
+    lane.close()
+
+
 async def test_a_lane_that_is_away_holds_up_no_other(context: Context, receiver: Receiver) -> None:
     class Away:
         name: str = "events"
