@@ -5,7 +5,8 @@ A message passes when all hold:
 2. the original comes back byte for byte from the result and its report
 3. html5lib's tree and lexbor's serialisation of every HTML part are the same but for our URLs, the pixel and
    removed marks, and where a whole attribute was replaced the URL signed is the one the parser reads
-4. nothing in html5lib's tree still points at an origin or an http(s) page unless the report says why
+4. nothing in html5lib's tree still points at an origin or an http(s) page unless the report says why, and no line
+   of a text part names a page that the report does not
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 import brandproxy
 from brandproxy.core import encoding, mime, urls
 from brandproxy.core.judging import PIXEL
+from brandproxy.core.text import MAX_FOUND
 from brandproxy.errors import BrandproxyError
 from brandproxy.model import Origin, References, Tenant
 
@@ -76,9 +78,12 @@ def _prove(proof: Proof, message: bytes, tenant: Tenant) -> None:
     again = brandproxy.rewrite(result.message, tenant, _REFS, BASE, _REFS.sent_at)
     if again.message != result.message:
         proof.faults.append("a second pass changes it again")
-    for before, after in _changed_bodies(message, result):
+    known = [_plain(link.url) for link in report.skipped]
+    for before, after in _bodies(message, result, "html", "amp"):
         proof.faults += compare(before, after, {link.new: link.url for link in report.rewritten})
-        proof.faults += left_over(after, tenant, {link.url for link in report.skipped})
+        proof.faults += left_over(after, tenant, set(known))
+    for _, after in _bodies(message, result, "plain") if len(known) < MAX_FOUND else ():
+        proof.faults += left_in_text(after, known)
 
 
 def _restored(message: bytes, report: brandproxy.Report) -> bytes:
@@ -98,11 +103,11 @@ def _with_origins(message: bytes, tenant: Tenant) -> Tenant:
     return replace(tenant, origins=tuple(Origin(f"o{i}", url, (url,)) for i, url in enumerate(prefixes)))
 
 
-def _changed_bodies(message: bytes, result: brandproxy.Result) -> Iterator[tuple[str, str]]:
-    """The texts, before and after, of the HTML leaves that were read."""
+def _bodies(message: bytes, result: brandproxy.Result, *kinds: str) -> Iterator[tuple[str, str]]:
+    """The texts, before and after, of the leaves of these kinds that were read."""
     before, after = mime.parse(message).leaves, mime.parse(result.message).leaves
     for old, new in zip(before, after, strict=True):
-        if old.kind in ("html", "amp") and not old.reason:
+        if old.kind in kinds and not old.reason:
             try:
                 yield encoding.read(message, old).text, encoding.read(result.message, new).text
             except ValueError:
@@ -124,10 +129,9 @@ def compare(before: str, after: str, originals: dict[str, str]) -> list[str]:
     return faults
 
 
-def left_over(after: str, tenant: Tenant, skipped: set[str]) -> list[str]:
+def left_over(after: str, tenant: Tenant, known: set[str]) -> list[str]:
     """URLs that an independent walk still finds at an origin or at a page, and that the report does not name."""
     prefixes = [prefix for origin in tenant.origins for prefix in origin.public]
-    known = {_plain(url) for url in skipped}
     faults = []
     for kind, name, attributes in nodes(after):
         for key, value in attributes if kind == "StartTag" or kind == "EmptyTag" else ():
@@ -142,6 +146,16 @@ def left_over(after: str, tenant: Tenant, skipped: set[str]) -> list[str]:
     return faults
 
 
+def left_in_text(after: str, known: list[str]) -> list[str]:
+    """Web addresses on a text's lines that neither are ours nor begin like one the report names."""
+    found = (_plain(match[0]) for match in _IN_TEXT.finditer(after))
+    others = (url for url in found if not url.startswith(BASE))
+    return [
+        f"left: {url[:100]}" for url in others if not any(url.startswith(k) or k.startswith(url) for k in known)
+    ]
+
+
+_IN_TEXT = re.compile(r"\bhttps?://(?:[a-z0-9-]+\.)+[a-z]{2,}(?=[/\s,;!)])/?[a-z0-9/_-]*", re.IGNORECASE)
 _ASSETS = {("img", "src"), ("video", "poster"), ("source", "src"), ("audio", "src"), ("video", "src")}
 
 

@@ -160,6 +160,9 @@ def test_the_audit_fails_when_something_else_than_a_url_changes() -> None:
     assert proof.left_over(before, TENANT, set()) == ["left: <a href> https://a.test/"]
     assert proof.left_over('<img src="https://cdn.acme.test/mail/a.png">', TENANT, set())
     assert proof.left_over(before, TENANT, {"https://a.test/"}) == []
+    text = f"{link} and https://a.test/b/c, HTTP://A.test/x."
+    assert proof.left_in_text(text, []) == ["left: https://a.test/b/c", "left: http://a.test/x"]
+    assert proof.left_in_text(text, ["https://a.test/b", "http://a.test/x"]) == []
 
 
 def test_every_message_and_html_file_of_the_corpus_passes(corpus: Path) -> None:
