@@ -191,7 +191,10 @@ def _explain(report: Report) -> None:
         for reason in dict.fromkeys([*report.verdicts, *(reason for _, _, reason in left)]):
             if words := reasons.meaning(reason):
                 print(f"{reason}: {words}", file=sys.stderr)
-    for note in report.notes:
+    shown = [
+        f"a link's text names {link.text_host}, it leads to {link.url}" for link in report.links if link.text_host
+    ]
+    for note in [*shown, *report.notes]:
         print(f"note: {note}", file=sys.stderr)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.verdicts.items()) or "no URL"
     pixel = "; an open pixel was added" if report.pixel else ""

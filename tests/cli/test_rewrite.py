@@ -78,6 +78,8 @@ def test_what_was_left_alone_is_explained_in_words(acme: Pipe) -> None:
     told = explained(mail("https://acme.test/a[0][/b] https://acme.test/[bold]", "text/plain"))
     assert "a[0][/b]" in told  # no markup of ours
     assert "/[bold]" in told
+    told = explained(mail('<a href="https://acme.test/">https://bank.test/</a>'))
+    assert "note: a link's text names bank.test, it leads to https://acme.test/" in told
 
 
 def test_every_reason_of_the_docs_has_its_words_and_no_other() -> None:
