@@ -166,8 +166,10 @@ def test_a_full_disk_fails_no_redirect_and_every_loss_is_counted(tmp_path: Path)
         log = (tmp_path / "log").open("wb")
         with log:
             edge.start(stderr=log)
+            deadline = time.monotonic() + 60
             with Load(edge) as load:
-                time.sleep(3.0)
+                while len(load.answered) < 600 and time.monotonic() < deadline:  # a third more than 64 KiB hold
+                    time.sleep(0.1)
             edge.stop()
         assert load.failed == 0
         kept = in_analytics(edge)
