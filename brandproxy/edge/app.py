@@ -6,7 +6,9 @@ Nothing of a query string, header or body ever reaches a `Location`: destination
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import re
 import time
 from functools import lru_cache
@@ -27,11 +29,14 @@ from brandproxy.edge.links import Links
 from brandproxy.errors import BadInput, BadSettings, SpoolFull
 from brandproxy.spool import Spool
 
+log = logging.getLogger(__name__)
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _PURPOSES = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 LOCAL = "unix:"  # the peer of a connection on a unix socket: only a proxy of this machine may open it
+DISK_PATIENCE = 10.0  # seconds an answer waits for a disk that hangs
 MAX_AGENT = 512  # characters of a User-Agent that are kept
 
 
@@ -111,9 +116,12 @@ class Edge:
         """Record, then answer. A recipient is never refused because the spool is full."""
         if answer.record is not None:
             try:
-                await self.spool.append(answer.record)
+                async with asyncio.timeout(DISK_PATIENCE):
+                    await self.spool.append(answer.record)
             except SpoolFull:
                 pass  # counted and alarmed by the spool
+            except TimeoutError:
+                log.error("edge: the disk does not follow; one answered before its record was written")
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.wire_headers()})
         await send({"type": "http.response.body", "body": answer.body})
 
@@ -162,8 +170,12 @@ class Edge:
             return
         kind = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), "")
         try:
-            await self.wishes.append(unsubscribe.encode(payload.url, body, kind, time.time()))
-        except SpoolFull:  # the one answer that asks to come again: this wish would be lost otherwise
+            async with asyncio.timeout(DISK_PATIENCE):
+                await self.wishes.append(unsubscribe.encode(payload.url, body, kind, time.time()))
+        except (
+            SpoolFull,
+            TimeoutError,
+        ):  # the one answer that asks to come again: this wish would be lost otherwise
             await self.send(send, answers.plain(503, "Please try again\n"))
             return
         answer = answers.plain(202, "Unsubscribed\n")

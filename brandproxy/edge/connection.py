@@ -12,6 +12,7 @@ from memory is the answer (no condition, range or coding asked for).
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import resource
 from email.utils import formatdate
@@ -24,7 +25,7 @@ from uvicorn.server import ServerState
 
 from brandproxy.core.tokens import Asset
 from brandproxy.edge.answers import Answer, Headers
-from brandproxy.edge.app import Edge, client_address, host_name, visit_of
+from brandproxy.edge.app import DISK_PATIENCE, Edge, client_address, host_name, visit_of
 from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import SNI
@@ -42,6 +43,8 @@ _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"t
 _SPARE = 256  # descriptors that are no recipients' connections
 _STALL = 30.0  # seconds an answer may wait for its reader
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
+
+log = logging.getLogger(__name__)
 
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
 
@@ -90,8 +93,14 @@ class Front:
         stamp = formatdate(usegmt=True).encode("ascii")
         self.date = b"date: " + stamp + b"\r\n"
         self.state.default_headers = [(b"date", stamp)]
-        for connection in [open for open in self.connections if open.overdue(self.now)]:
-            connection.abort()
+        hurried = 0
+        for connection in list(self.connections):
+            if connection.overdue(self.now):
+                connection.abort()
+            elif isinstance(connection, Connection):
+                hurried += connection.hurry(self.now)
+        if hurried:
+            log.error("edge: the disk does not follow; %d answered before their record was written", hurried)
 
     def admit(self, connection: Open) -> bool:
         if len(self.connections) >= self.limit:
@@ -147,6 +156,14 @@ class Connection(asyncio.Protocol):
         if self._stalled:
             return now - self._stalled > _STALL
         return self._reply is None and now > self._deadline
+
+    def hurry(self, now: float) -> bool:
+        """Answer, and close, when the disk hangs: its trouble is never the recipient's."""
+        if self._reply is None or now < self._deadline:
+            return False
+        self._close = True
+        self._send(False)
+        return True
 
     def pause_writing(self) -> None:
         """Who does not read is not read from: so what one client can make us hold is bounded."""
@@ -236,6 +253,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, answer: Answer) -> None:
         self._reply = render(answer, self._front.date, self._close)
+        self._deadline = self._front.now + DISK_PATIENCE
         if answer.record is None:
             self._send(True)
             return

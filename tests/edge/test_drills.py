@@ -22,7 +22,7 @@ from brandproxy import shipping
 from brandproxy.context import open_context
 from brandproxy.core.tokens import Click
 from brandproxy.engines import open_engine
-from tests.edge.conftest import HOST, RunningEdge, prepare
+from tests.edge.conftest import HOST, RUN, RunningEdge, prepare
 
 KILLS = int(os.environ.get("EDGE_KILLS", "2"))
 RATE = 200  # clicks a second
@@ -152,6 +152,26 @@ def test_a_request_in_flight_is_answered_before_the_edge_stops(tmp_path: Path) -
     counted = in_analytics(edge)
     assert load.answered
     assert [recipient for recipient in load.answered if counted[recipient] != 1] == []
+
+
+def test_a_disk_that_hangs_holds_up_no_redirect_for_long_and_is_told(tmp_path: Path) -> None:
+    edge = prepare(tmp_path)
+    hang = "import os, time; from brandproxy.edge import app; app.DISK_PATIENCE = 0.5; "
+    hang += "os.fdatasync = lambda fd: time.sleep(4); "
+    with (tmp_path / "log").open("wb") as log:
+        edge.start(["-c", hang + RUN], stderr=log)
+        try:
+            token = edge.token(Click("https://shop.example/"))
+            for extra in ("", "TE: x\r\n"):  # at once, and by the parser
+                start = time.monotonic()
+                with socket.create_connection(("127.0.0.1", edge.http), timeout=10) as sock:
+                    sock.sendall(f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\n{extra}\r\n".encode())
+                    assert sock.recv(65536).startswith(b"HTTP/1.1 302 ")
+                assert time.monotonic() - start < 3.5
+        finally:
+            edge.stop()
+    assert (tmp_path / "log").read_text().count("the disk does not follow") == 2
+    assert len(edge.events()) == 2  # it came back: nothing was lost
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
