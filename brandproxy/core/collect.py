@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -66,18 +67,19 @@ class Collector:
 
     # -- marks -----------------------------------------------------------------------------------------
 
-    def marks(self, attributes: Attributes) -> Cover:
-        """What the marks among the attributes say; they are noted for deletion."""
-        off, private = "", False
+    def marks(self, attributes: Attributes, again: Sequence[Span]) -> Cover:
+        """What the marks among the attributes say; they are noted for deletion, those said `again` with them."""
+        off, private, spans = "", False, list(again)
         for name in attributes.keys() & set(MARKS):
             said = mark(name, self.value(attributes[name]))
             if not said:
                 continue
             private = private or said == "private"
             off = off or ("" if said == "private" else said)
-            span = mark_span(self.text, *attributes[name][2:])
-            if span[1]:
-                self.markers.append(span)
+            spans.append(attributes[name])
+        if off or private:
+            found = (mark_span(self.text, *span[2:]) for span in spans)
+            self.markers += [span for span in found if span[1]]
         return off, private
 
     # -- elements --------------------------------------------------------------------------------------

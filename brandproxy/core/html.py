@@ -21,11 +21,11 @@ How a text is read:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from brandproxy.core import charrefs
-from brandproxy.core.collect import Attributes, Collector, Cover, Found
+from brandproxy.core.collect import Attributes, Collector, Cover, Found, Span
 from brandproxy.core.tokenizer import (
     CONDITION,
     EMPTY,
@@ -197,18 +197,21 @@ class _Scanner:
         name = head[1].lower()
         following = STEPS.get(name, STEP).match
         attributes: Attributes = {}
+        again: list[Span] = []  # marks that the tag says twice: the first counts, all go
         step = following(self.text, head.end(), end)
         while step and (group := step.lastindex):
             value = step.span(group) if group > 1 else (step.end(), step.end())
-            attributes.setdefault(step[1].lower(), (*value, step.start(1), step.end()))
+            key, span = step[1].lower(), (*value, step.start(1), step.end())
+            if attributes.setdefault(key, span) is not span and key in MARKS:
+                again.append(span)
             step = following(self.text, step.end(), end)
-        return -1 if step is None else self.element(name, attributes, step.end(), end)
+        return -1 if step is None else self.element(name, attributes, step.end(), end, again)
 
-    def element(self, name: str, attributes: Attributes, pos: int, end: int) -> int:
+    def element(self, name: str, attributes: Attributes, pos: int, end: int, again: Sequence[Span] = ()) -> int:
         """A start tag that ends at `pos`; where to go on: after its raw text, if that is what follows."""
         out = self.out
         marked = attributes and not attributes.keys().isdisjoint(MARKS)
-        cover = out.marks(attributes) if marked else _UNMARKED
+        cover = out.marks(attributes, again) if marked else _UNMARKED
         ns = ""
         if self.tree is not None:
             if not self.enter(self.tree, name, attributes, pos):

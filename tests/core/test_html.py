@@ -138,6 +138,16 @@ def test_a_mark_is_deleted_only_where_its_neighbours_stay_themselves() -> None:
     assert scan('<a x data-brandproxy="off" =y>').markers == ()
 
 
+def test_a_mark_said_twice_is_deleted_twice() -> None:
+    text = "<a clicktracking=off href=http://1.com/ CLICKTRACKING='off' clicktracking=on>x</a>"
+    result = scan(text)
+    for start, end in sorted(result.markers, reverse=True):
+        text = text[:start] + text[end:]
+    assert text == "<a href=http://1.com/>x</a>"
+    assert result.found[0].off
+    assert scan("<a clicktracking=on clicktracking=off href=http://1.com/>").markers == ()
+
+
 def test_a_link_knows_what_it_encloses() -> None:
     text = "<p><a href=http://1.com/><b>Buy</b> now</a> or <a href=http://2.com/>not<p>"
     assert [text[slice(*found.content)] for found in scan(text).found] == ["<b>Buy</b> now", "not<p>"]
