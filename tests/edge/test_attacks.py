@@ -9,11 +9,13 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from brandproxy.core.tokens import Click, Unsubscribe
+from brandproxy.edge.connection import Connection
 from tests.edge.conftest import HOST, RUN, RunningEdge, eventually, prepare
 from tests.edge.test_hostile import clicks_meanwhile, send, statuses
 
@@ -127,6 +129,44 @@ def test_who_asks_and_never_reads_is_not_read_from(target: RunningEdge) -> None:
                 blocked = True
     assert blocked, "the edge goes on reading"
     assert worker(target).memory_info().rss - before < 20_000_000
+
+
+def test_a_request_that_waits_is_not_answered_before_its_client_reads() -> None:
+    """Each answer wakes the next request; a client that reads none of them must not keep that going."""
+    written: list[bytes] = []
+
+    class Echo(Connection):
+        def _at_once(self, data: bytes) -> bool:
+            self._reply = data
+            return True  # its record is on the way to disk
+
+    class Full:
+        """A transport whose buffer one answer fills."""
+
+        reading = True
+
+        def write(self, data: bytes) -> None:
+            written.append(data)
+            connection.pause_writing()
+
+        def pause_reading(self) -> None:
+            self.reading = False
+
+        def resume_reading(self) -> None:
+            self.reading = True
+
+    front = SimpleNamespace(now=1.0, patience=15.0, admit=lambda _: True)
+    connection, transport = Echo(front, "127.0.0.1"), Full()  # type: ignore[arg-type]
+    connection._transport = transport  # type: ignore[assignment]
+    for data in (b"1", b"2"):
+        connection.data_received(data)
+    connection._send(True)
+    assert (written, transport.reading) == ([b"1"], False)
+    connection.data_received(b"3")  # was on its way
+    assert written == [b"1"]
+    connection.resume_writing()
+    connection._send(True)
+    assert (written, transport.reading) == ([b"1", b"23"], False)
 
 
 def test_hostile_clients_write_no_log(target: RunningEdge) -> None:
