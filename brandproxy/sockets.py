@@ -1,4 +1,4 @@
-"""Floor 3: listening sockets, at `host:port`, `[::1]:port` or `unix:PATH`."""
+"""Floor 3: listening sockets, at `host:port`, `[::1]:port` or `unix:PATH`; `[::]:port` takes IPv4 as well."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from pathlib import Path
 UNIX = "unix:"
 
 
+def plain(address: str) -> str:
+    """An IPv4 client's address as such, where a socket for both families shows it as `::ffff:192.0.2.1`."""
+    return address.removeprefix("::ffff:")
+
+
 def bind(address: str, backlog: int) -> socket.socket:
     """A listening socket that does not block. Raises OSError when the address is taken or not ours."""
     if address.startswith(UNIX):
@@ -17,7 +22,8 @@ def bind(address: str, backlog: int) -> socket.socket:
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        bound = socket.create_server((host, int(port)), family=family, backlog=backlog)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        bound = socket.create_server((host, int(port)), family=family, backlog=backlog, dualstack_ipv6=both)
     bound.setblocking(False)
     return bound
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from brandproxy.core import proxyprotocol
 from brandproxy.errors import BadInput
+from brandproxy.sockets import plain
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +53,18 @@ class Balanced:
                 log.warning("edge: accept: %s", error)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._greeting) >= _AT_ONCE or not (
-                isinstance(peer, str) or self._admits(peer[0])
-            ):  # a string: a unix socket, ours alone
+            if len(self._greeting) >= _AT_ONCE or not self._admits(peer):
                 connection.close()
                 continue
             task = loop.create_task(self._greet(connection))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
 
-    def _admits(self, peer: str) -> bool:
-        return not self._trusted or any(ipaddress.ip_address(peer) in network for network in self._trusted)
+    def _admits(self, peer: str | tuple[str, int]) -> bool:
+        if isinstance(peer, str) or not self._trusted:  # a string: a unix socket, which is ours alone
+            return True
+        address = ipaddress.ip_address(plain(peer[0]))
+        return any(address in network for network in self._trusted)
 
     async def _greet(self, connection: socket.socket) -> None:
         connection.setblocking(False)

@@ -30,6 +30,7 @@ from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import SNI
 from brandproxy.errors import SpoolFull
+from brandproxy.sockets import plain
 
 _HEADERS = rb" HTTP/1\.([01])((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
 _REQUEST = re.compile(rb"GET /c/([A-Za-z0-9_-]{24,8000})" + _HEADERS)
@@ -244,7 +245,7 @@ class Connection(asyncio.Protocol):
         """The answer, or None when the slow way has to find it."""
         edge = self._front.edge
         if self._peer is None and self._transport is not None:
-            self._peer = (self._transport.get_extra_info("peername") or ("",))[0]  # "": gone already
+            self._peer = plain((self._transport.get_extra_info("peername") or ("",))[0])  # "": gone already
         visit = visit_of("GET", headers, client_address(self._peer or "", headers, edge.trusted))
         site = edge.context.directory.site(visit.host)
         if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from brandproxy.sockets import plain
+
 if TYPE_CHECKING:
     from brandproxy.edge.connection import Front
 
@@ -47,6 +49,8 @@ class Parsed(HttpToolsProtocol):
         super().connection_made(transport)
         if self._peer is not None:
             self.client = (self._peer, 0)
+        elif self.client is not None:
+            self.client = (plain(self.client[0]), self.client[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.leave(self)

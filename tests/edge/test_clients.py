@@ -182,3 +182,46 @@ def test_a_proxy_on_a_unix_socket_is_believed_and_the_socket_is_its_groups_alone
         assert [event.address for event in running.events()] == ["203.0.113.7", "203.0.113.7", "", ""]
     finally:
         running.stop()
+
+
+def test_a_tcp_balancer_on_a_unix_socket_tells_the_clients_address(tmp_path: Path) -> None:
+    path = tmp_path / "edge.sock"
+    running = prepare(
+        tmp_path,
+        BRANDPROXY_EDGE_HTTP=f"unix:{path}",
+        BRANDPROXY_EDGE_PROXY_PROTOCOL="true",
+        BRANDPROXY_EDGE_TRUSTED_PROXIES="10.0.0.0/8",
+    )
+    running.start()
+    try:
+        token = running.token(Click("https://shop.example/"))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.sendall(header("203.0.113.77") + f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            assert sock.recv(65536).startswith(b"HTTP/1.1 302 ")
+        assert [event.address for event in running.events()] == ["203.0.113.0"]
+    finally:
+        running.stop()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_one_address_takes_both_families_and_ipv4_clients_keep_their_own(tmp_path: Path) -> None:
+    running = prepare(tmp_path, BRANDPROXY_EDGE_TRUSTED_PROXIES="127.0.0.0/8")
+    running.environment["BRANDPROXY_EDGE_HTTP"] = f"[::]:{running.http}"
+
+    async def full(context: Context) -> None:
+        policy = Policy(address_privacy="full")
+        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
+
+    running.change(full)
+    running.start()
+    try:
+        token = running.token(Click("https://shop.example/"))
+        for address, parsed in (("127.0.0.1", ""), ("127.0.0.1", "te: x\r\n"), ("::1", "")):
+            forwarded = "X-Forwarded-For: 203.0.113.7\r\n"
+            with socket.create_connection((address, running.http), timeout=5) as sock:
+                sock.sendall(f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\n{forwarded}{parsed}\r\n".encode())
+                assert sock.recv(65536).startswith(b"HTTP/1.1 302 ")
+        assert [event.address for event in running.events()] == ["203.0.113.7", "203.0.113.7", "::1"]
+    finally:
+        running.stop()
