@@ -101,7 +101,6 @@ class Parsed(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MAX_WAITING:
             raise ValueError("too many at once")
-        self._in_head = False
         self._body_bytes = 0
         if sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
             self._refusal = 431
@@ -109,6 +108,7 @@ class Parsed(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             raise ValueError("not a path")
         super().on_headers_complete()
+        self._in_head = False  # from here on the message has a cycle, and gets an answer
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

@@ -69,8 +69,18 @@ def test_a_message_gets_one_answer_however_its_body_breaks(target: RunningEdge) 
     assert statuses(answer) in ([405], [])  # [], where the reset overtook it
 
 
-def test_requests_before_a_broken_one_are_answered_and_it_is_not(target: RunningEdge) -> None:
-    data = click(target) + click(target) + b"GET nonsense\r\n\r\n" + click(target)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"GET nonsense\r\n\r\n",
+        f"GET http://{HOST}/ HTTP/1.1\r\n{GOOD}\r\n".encode(),
+        f"GET / HTTP/1.1\r\n{GOOD}X: {'a' * 40_000}\r\n\r\n".encode(),
+        f"GET /{'a' * 9_500} HTTP/1.1\r\n{GOOD}\r\n".encode(),
+    ],
+    ids=["nonsense", "absolute form", "head too long", "target too long"],
+)
+def test_requests_before_a_broken_one_are_answered_and_it_is_not(target: RunningEdge, broken: bytes) -> None:
+    data = click(target) + click(target) + broken + click(target)
     assert statuses(send(target, data)) == [302, 302]
 
 
