@@ -39,6 +39,7 @@ WAITING = Gauge(
 )
 
 _BATCH = 2000  # records of one entry
+_MOST = 20_000  # records of one write to the engine: many edges send small entries, and a write costs the same
 _TAKE = 50  # entries a collector asks for at once
 _IDLE_MS = 10_000  # an entry not stored for so long is claimed from its collector, which may be dead
 _CLAIM_EVERY = 3.0  # seconds
@@ -167,28 +168,32 @@ class StreamCollector:
     async def _store(self, parcels: Sequence[Parcel]) -> int:
         """The ranges of one segment, in order:
 
-        1. one the engine has: let it go
-        2. one that continues: ingest the records the engine lacks
-        3. one behind a gap: another collector has what lies before; wait, or have it sent again
+        1. those the engine has, and those that continue them: ingest in one write the records the engine lacks
+        2. one behind a gap: another collector has what lies before; wait, or have it sent again
         """
-        stored = 0
         end = await self.engine.end(parcels[0].segment)
+        known, records, run = end, list[bytes](), list[Parcel]()
         for parcel in parcels:
-            if parcel.start > end:
-                if time.monotonic() - self._since[parcel.id] > _GAP:
-                    await self.stream.again(parcel, end)
-                    self._drop(parcel)
+            if parcel.start > known or len(records) >= _MOST:
                 break
-            if parcel.end > end:
-                rows, changed = await asyncio.to_thread(self.intake.rows, _beyond(parcel, end))
-                end = await self.engine.ingest(parcel.segment, end, parcel.end, rows)
-                INGESTED.inc(len(rows))
-                await self.engine.reclassify(changed)
-            if end >= parcel.end:
-                await self.stream.stored(parcel, end)
-                self._drop(parcel)
-                stored += 1
-        return stored
+            records += _beyond(parcel, known)
+            known = max(known, parcel.end)
+            run.append(parcel)
+        else:
+            parcel = None
+        if known > end:
+            rows, changed = await asyncio.to_thread(self.intake.rows, records)
+            end = await self.engine.ingest(parcels[0].segment, end, known, rows)
+            INGESTED.inc(len(rows))
+            await self.engine.reclassify(changed)
+        stored = [each for each in run if each.end <= end]
+        for each in stored:
+            await self.stream.stored(each, end)
+            self._drop(each)
+        if parcel is not None and parcel.start > end and time.monotonic() - self._since[parcel.id] > _GAP:
+            await self.stream.again(parcel, end)
+            self._drop(parcel)
+        return len(stored)
 
     def _drop(self, parcel: Parcel) -> None:
         self._held.pop(parcel.id, None)

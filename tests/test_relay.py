@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest_asyncio
 from brandproxy import relay, spool
 from brandproxy.core import events
 from brandproxy.core.ids import uuid7
+from brandproxy.engines.base import Row
 from brandproxy.engines.duckdb import DuckEngine
 from brandproxy.errors import Retryable
 from brandproxy.intake import Intake
@@ -124,6 +125,28 @@ async def test_an_event_is_visible_within_two_seconds(parts: Parts) -> None:
         await collector.turn(wait_ms=20)
         assert time.monotonic() - started < 2
     await writer.close()
+
+
+async def test_what_has_gathered_is_written_at_once(
+    parts: Parts, engine: DuckEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write costs the engine the same for one event as for thousands: behind by entries, not behind for ever."""
+    monkeypatch.setattr(relay, "_BATCH", 10)
+    await parts.click(300)
+    shipper, collector = parts.shipper(), parts.collector()
+    while await shipper.turn():
+        pass
+    assert await collector.stream.waiting() == 30
+    writes: list[int] = []
+
+    async def ingest(source: str, start: int, end: int, rows: Sequence[Row]) -> int:
+        writes.append(len(rows))
+        return await DuckEngine.ingest(engine, source, start, end, rows)
+
+    monkeypatch.setattr(engine, "ingest", ingest)
+    assert await collector.turn(wait_ms=20) == 30
+    assert writes == [300]
+    await settle(parts, 300, shipper.turn)
 
 
 async def test_a_segment_stays_on_disk_until_the_engine_has_it(parts: Parts) -> None:
