@@ -24,7 +24,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -202,7 +202,7 @@ def prepare(folder: Path) -> dict[bool, str]:
 
     ring = asyncio.run(opened())
     click = Click(URL, "spring", "m-20261123", "r-4711", 3, 1_790_000_000)
-    return {private: ring.mint(replace(click, private=private)) for private in (False, True)}
+    return {private: ring.mint(click._replace(private=private)) for private in (False, True)}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -48,4 +47,4 @@ async def _open(context: Context, url: str) -> tuple[str, dict[str, object]]:
         payload = site.ring.open(pieces[1], pieces[2].removesuffix(".gif"))
     except BadToken as error:
         raise BadToken(error.reason) from None
-    return Kind(pieces[1]).name.lower(), {"tenant": site.tenant.slug, **asdict(payload)}
+    return Kind(pieces[1]).name.lower(), {"tenant": site.tenant.slug, **payload._asdict()}

@@ -39,6 +39,7 @@ from brandproxy.core.tokenizer import (
     SKIP_TEXT,
     STEP,
     STEPS,
+    STYLE,
     TREE_ATTRIBUTES,
     cdata_end,
     declaration_end,
@@ -110,6 +111,8 @@ class _Scanner:
                 pos = self.end_tag(pos, end)
             elif tree is None and (tag := PLAIN.match(text, pos, end)):
                 pos = self.plain(tag)
+            elif tree is None and (tag := STYLE.match(text, pos, end)):
+                pos = self.style(tag.end(), end)
             else:
                 pos = self.start_tag(pos, end)
             if pos < 0:
@@ -186,6 +189,12 @@ class _Scanner:
         if added and not content[0]:
             out.links["a"] = len(out.found) - 1, begin
         return tag.end()
+
+    def style(self, pos: int, end: int) -> int:
+        """What `element` does for a style element without marks when there is no tree."""
+        close = raw_end(self.text, pos, end, "style")
+        self.out.style_sheet(pos, end if close < 0 else close, self.link_cover)
+        return close
 
     def start_tag(self, pos: int, end: int) -> int:
         tag = EMPTY.match(self.text, pos, end)

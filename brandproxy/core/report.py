@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from brandproxy.core.splice import Layer, Splice
 from brandproxy.errors import BadInput
@@ -14,8 +14,7 @@ GMAIL_CLIPS_AT = 102 * 1024  # bytes of HTML after which Gmail cuts a message, a
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A URL a mail client could follow or load. `verdict` is `rewritten` or the reason it was left alone."""
 
     part: str  # path of the leaf, or "header"
@@ -80,11 +79,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Bytes become strings of one character a byte (Latin-1), so the report restores exactly."""
         data = asdict(self)
-        for item, link in zip(data["links"], self.links, strict=True):
-            item["label"] = link.label if link.content else ""
-        for splice in data["splices"]:
-            splice["before"] = splice["before"].decode("latin-1")
-            splice["after"] = splice["after"].decode("latin-1")
+        data["links"] = [{**link._asdict(), "label": link.label if link.content else ""} for link in self.links]
+        data["splices"] = [
+            {**splice._asdict(), "before": splice.before.decode("latin-1"), "after": splice.after.decode("latin-1")}
+            for splice in self.splices
+        ]
         return {"version": VERSION, "verdicts": self.verdicts, **data}
 
     @classmethod

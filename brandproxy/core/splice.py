@@ -24,8 +24,7 @@ class Edit(NamedTuple):
     new: str
 
 
-@dataclass(frozen=True, slots=True)
-class Splice:
+class Splice(NamedTuple):
     """`before` at byte `start` (original message, or decoded body of base64 part `part`) became `after`."""
 
     part: str

@@ -6,7 +6,7 @@ Invariant: `render(references)` is what the plain path makes of the same HTML wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from brandproxy.core import encoding, links
 from brandproxy.core.judging import PIXEL, Judge, judge_body
@@ -61,7 +61,7 @@ def compile_html(html: str, tenant: Tenant, base_url: str | None, first_link: in
         slots.append(slot)
         fixed = ""
     pieces.append(fixed + html[here:])
-    shown = tuple(replace(link, new="") if link.number else link for link in outcome.links)
+    shown = tuple(link._replace(new="") if link.number else link for link in outcome.links)
     return Template(shown, tuple(pieces), tuple(slots))
 
 

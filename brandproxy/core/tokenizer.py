@@ -58,15 +58,21 @@ _COMMON_ATTRIBUTE = (
     r""" (?:style="[^"(&\\]*+"|class="[^"]*+"|[aefgijkln-rt-z][a-z]*+="[^"]*+\""""
     r"""|(?:border|cellpadding|cellspacing|bgcolor|height)="[^"]*+")"""
 )
+# http-equiv, unless it says what is no refresh.
+_REFRESH = rf"""(?i:http-equiv{_NAME_END}(?!{_W}*+={_W}*+"(?:content-type|x-ua-compatible)"))"""
+_COMMON_TAG = rf"<{_COMMON_ELEMENT}(?:{_COMMON_ATTRIBUTE}|(?!))*+>"
 _END_TAG = rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
 _START_TAG = (
     rf"<(?:{_COMMON_ELEMENT}|(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+)"
-    rf"(?:{_COMMON_ATTRIBUTE}|[\t\n\f\r /]++|(?!{_interest('background http-equiv')}){_ATTRIBUTE}|(?!))*+>"
+    rf"(?:{_COMMON_ATTRIBUTE}|[\t\n\f\r /]++|(?!{_interest('background')}|{_REFRESH}){_ATTRIBUTE}|(?!))*+>"
 )
+_TITLE = "<title>[^<]*+</title>"  # as senders write it; any other is looked at
 _COMMENT = r"<!--(?:-?>|(?!\s*+\[(?i:if))(?:[^-]++|-(?!-!?>)|(?!))*+--!?>)|<[!?](?!--)[^>]*+>"
 
 # Passes over text, comments without conditions, and tags that can hold nothing of interest.
-SKIP = re.compile(rf"(?:[^<]++|{_COMMON_END}|{_START_TAG}|{_END_TAG}|{_BARE}|{_COMMENT}|(?!))*+")
+SKIP = re.compile(
+    rf"[^<]*+(?:(?:{_COMMON_END}|{_COMMON_TAG}|{_START_TAG}|{_END_TAG}|{_BARE}|{_COMMENT}|{_TITLE}|(?!))[^<]*+)*+"
+)
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
 NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
@@ -76,6 +82,8 @@ EMPTY = re.compile(
     r"""<([a-z][a-z0-9]*+)(?: (?:style="[^"(&\\]*+\""""
     r"""|(?:class|id|width|height|align|valign|border|bgcolor|cellpadding|cellspacing)="[^"]*+")|(?!))*+>"""
 )
+# A style element as senders open it.
+STYLE = re.compile(r"""<style(?: (?:type|media|rel|id|class|lang|title)="[^"]*+"|(?!))*+>""")
 # From inside a tag to its next attribute of interest (groups: name, value in "", in '', unquoted) or its end.
 STEP = _step(
     "href src srcset xlink:href background poster action formaction method formmethod type rel http-equiv content"
@@ -122,7 +130,11 @@ def raw_end(text: str, pos: int, end: int, name: str) -> int:
     """Where the end tag `</name` of a raw text element opened before `pos` starts, or -1."""
     if name == "script":
         return _script_end(text, pos, end)
-    match = _RAW_END[name].search(text, pos, end)
+    pattern = _RAW_END[name]
+    first = text.find("<", pos, end)  # nearly always the end already, and found far faster than by a pattern
+    if first < 0 or pattern.match(text, first, end):
+        return first
+    match = pattern.search(text, first, end)
     return match.start() if match else -1
 
 

@@ -36,7 +36,7 @@ import hmac
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from itsdangerous import Signer
 
@@ -56,13 +56,12 @@ _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_PAYLOAD = 16384
-# Copied for each token: reading the dictionary in costs more than deflating a link. The 8 KB window (any reader's
-# 32 KB holds it) covers dictionary and payload, and is what makes copying cheap.
-_DEFLATE = zlib.compressobj(6, zlib.DEFLATED, -13, 5, zlib.Z_DEFAULT_STRATEGY, PRESET_V1)
+# Copied for each token: reading the dictionary in costs more than deflating a link. The 4 KB window (any reader's
+# 32 KB holds it) covers dictionary and all but the longest payloads, and is what makes copying cheap.
+_DEFLATE = zlib.compressobj(6, zlib.DEFLATED, -12, 4, zlib.Z_DEFAULT_STRATEGY, PRESET_V1)
 
 
-@dataclass(frozen=True, slots=True)
-class Click:
+class Click(NamedTuple):
     url: str
     campaign: str = ""
     message: str = ""
@@ -72,8 +71,7 @@ class Click:
     private: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(NamedTuple):
     """The same for all recipients, so that caches hit; storage may move without breaking mailed images."""
 
     origin: str
@@ -81,16 +79,14 @@ class Asset:
     variant: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(NamedTuple):
     campaign: str = ""
     message: str = ""
     recipient: str = ""
     sent_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(NamedTuple):
     """`url` takes the RFC 8058 POST; `page` is where a person is sent (empty: the same URL)."""
 
     url: str
@@ -195,16 +191,13 @@ def reference_fault(value: str) -> str | None:
 
 def _fields(payload: Payload) -> tuple[str, list[str]]:
     """Kind and wire fields; checks every field."""
-    match payload:
-        case Click(url, campaign, message, recipient, link, sent_at, private):
-            flags = "p" if private else ""
-            kind, fields = "c", [url, campaign, message, recipient, f"{link:x}", f"{sent_at:x}", flags]
-        case Asset(origin, path, variant):
-            kind, fields = "a", [origin, path, variant]
-        case Open(campaign, message, recipient, sent_at):
-            kind, fields = "o", [campaign, message, recipient, f"{sent_at:x}"]
-        case Unsubscribe(url, page, campaign, message, recipient, sent_at):
-            kind, fields = "u", [url, page, campaign, message, recipient, f"{sent_at:x}"]
+    if isinstance(payload, Click):
+        url, campaign, message, recipient, link, sent_at, private = payload
+        kind, fields = "c", [url, campaign, message, recipient, f"{link:x}", f"{sent_at:x}", "p" if private else ""]
+    elif isinstance(payload, Asset):
+        kind, fields = "a", [*payload]
+    else:
+        kind, fields = "o" if isinstance(payload, Open) else "u", [*payload[:-1], f"{payload.sent_at:x}"]
     text = "".join(fields)
     if (not text.isprintable() and _UNFIT.search(text)) or len(text) > _MAX_PAYLOAD // 4:
         _explain(fields)
