@@ -208,20 +208,25 @@ def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice]
     """
     splices: list[Splice] = []
     refused: list[int] = []
-    data, column, here, line_end, was_long, spare = body.data, 0, 0, -1, False, 0
+    path, base = body.leaf.path, body.leaf.start
+    data, column, here, line_end, was_long = body.data, 0, 0, -1, False
     for i, (start, end, edit) in enumerate(spans):
         if start > line_end:  # on another line than the edit before
             line = data.rfind(b"\n", max(line_end, 0), start) + 1
             line_end = data.find(b"\n", end)
             line_end = len(data) if line_end < 0 else line_end
             was_long, column, here = line_end - line > MAX_LINE, 0, line
-            spare = _spare(spans, i, line_end)
         column += start - here
         here = end
         new = body.encode(edit.new)
-        spare -= _shrinks(start, end, edit)
-        if was_long or column + len(new) + line_end - end - spare <= MAX_LINE or len(new) <= end - start:
-            splices.append(body._plain(start, end, edit))
+        size = column + len(new) + line_end - end
+        if (
+            size <= MAX_LINE
+            or was_long
+            or len(new) <= end - start
+            or size - _spare(spans, i, line_end) <= MAX_LINE
+        ):
+            splices.append(Splice(path, base + start, data[start:end], new))
             column += len(new)
         elif broken := _break(body, start, end, new, column):
             splices += broken
@@ -232,17 +237,14 @@ def _lines(body: Body, spans: list[tuple[int, int, Edit]]) -> tuple[list[Splice]
     return splices, None, refused
 
 
-def _spare(spans: list[tuple[int, int, Edit]], first: int, line_end: int) -> int:
-    """By how much the URLs of this line that get shorter shorten it."""
-    spare = 0
-    while first < len(spans) and spans[first][0] <= line_end:
-        spare += _shrinks(*spans[first])
-        first += 1
+def _spare(spans: list[tuple[int, int, Edit]], after: int, line_end: int) -> int:
+    """By how much the URLs of this line that get shorter, after the edit `after`, shorten it."""
+    spare, i = 0, after + 1
+    while i < len(spans) and spans[i][0] <= line_end:
+        start, end, edit = spans[i]
+        spare += max(0, end - start - len(edit.new))
+        i += 1
     return spare
-
-
-def _shrinks(start: int, end: int, edit: Edit) -> int:
-    return max(0, end - start - len(edit.new))
 
 
 def _break(body: Body, start: int, end: int, new: bytes, column: int) -> list[Splice]:

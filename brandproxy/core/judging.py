@@ -14,7 +14,7 @@ Deciding about one URL, in order (the first that holds is its verdict):
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import unescape
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from brandproxy.core import html, links, objects, policy, text, urls
 from brandproxy.core.mime import Leaf
 from brandproxy.core.report import REWRITTEN, Link
 from brandproxy.core.splice import Edit
-from brandproxy.core.tokens import KeyRing
+from brandproxy.core.tokens import KeyRing, Open
 from brandproxy.errors import BadInput
 from brandproxy.model import Tenant
 
@@ -50,10 +50,10 @@ class Judge:
     list_urls: frozenset[str] = frozenset()  # what List-Unsubscribe names
     count: int = 0  # links rewritten so far
 
-    def link(self, url: str, private: bool, off: str, text_host: str) -> Verdict:
-        """A link to a page."""
+    def link(self, url: str, ours: bool, private: bool, off: str, text_host: str) -> Verdict:
+        """A link to a page. `ours`: it carries a valid token of this tenant."""
         wants = self.tenant.policy
-        if not self.blanket and links.ours(self.ring, url):
+        if ours and not self.blanket:
             self.count += 1  # it counts towards the cap on every pass
             return Verdict("already ours")
         reason = self.blanket or ("opted out" if off else policy.judge(wants, url))
@@ -73,9 +73,9 @@ class Judge:
         self.count += 1
         return Verdict(REWRITTEN, new, self.count, private)
 
-    def asset(self, url: str, off: str) -> Verdict:
+    def asset(self, url: str, ours: bool, off: str) -> Verdict:
         """An image or another asset."""
-        reason = self.blanket or ("already ours" if links.ours(self.ring, url) else "")
+        reason = self.blanket or ("already ours" if ours else "")
         reason = reason or ("opted out" if off else "")
         where = reason or policy.asset(self.tenant.policy, self.tenant.origins, url)
         if isinstance(where, str):
@@ -102,14 +102,9 @@ class Judge:
         except BadInput:
             return Verdict("too long")
 
-    def part(self, reason: str, url: str) -> Verdict:
+    def part(self, reason: str, ours: bool) -> Verdict:
         """A URL in a part that is left alone for `reason`."""
-        return Verdict("already ours" if links.ours(self.ring, url) else reason)
-
-    def processed(self, url: str) -> bool:
-        """Whether `url` shows that we rewrote its body before, for this message: opt-out marks are gone then."""
-        payload = links.ours(self.ring, url)
-        return payload is not None and self.mint.made(payload)
+        return Verdict("already ours" if ours else reason)
 
     def _unsubscribes(self, url: str) -> bool:
         return url in self.list_urls or policy.unsubscribes(url)
@@ -135,7 +130,7 @@ class Outcome:
         """An edit that the transfer encoding cannot hold."""
         if edit in self.of:
             index = self.of[edit]
-            self.links[index] = replace(self.links[index], verdict=reason, new="", number=0)
+            self.links[index] = self.links[index]._replace(verdict=reason, new="", number=0)
         elif self.edits[edit].new:
             self.pixel = False
 
@@ -157,7 +152,8 @@ def _plain(judge: Judge, leaf: Leaf, body: str) -> Outcome:
     outcome = Outcome()
     for found in text.find(body, leaf.flowed, leaf.delsp):
         reason = leaf.reason or found.fault
-        verdict = Verdict(reason) if reason else judge.link(found.url, False, "", "")
+        ours = links.ours(judge.ring, found.url) is not None
+        verdict = Verdict(reason) if reason else judge.link(found.url, ours, False, "", "")
         link = Link(leaf.path, "text", found.url, verdict.reason, verdict.new, verdict.number, verdict.private)
         outcome.add(link, found.start, found.end)
     return outcome
@@ -165,13 +161,16 @@ def _plain(judge: Judge, leaf: Leaf, body: str) -> Outcome:
 
 def _html(judge: Judge, leaf: Leaf, body: str, scan: html.Scan, wants_pixel: bool) -> Outcome:
     outcome = Outcome()
-    if not leaf.reason and any(judge.processed(found.url) for found in scan.found):
-        leaf = replace(leaf, reason="already processed")
-    for found in scan.found:
-        link = _asset(judge, leaf, found) if found.role == "asset" else _link(judge, leaf, found, body)
-        outcome.opened = outcome.opened or ("/o/" in link.url and bool(links.ours(judge.ring, link.url)))
-        outcome.add(link, found.start, found.end)
-    if judge.blanket or leaf.reason:
+    carried = [links.ours(judge.ring, found.url) for found in scan.found]
+    reason = leaf.reason
+    if not reason and any(carried) and any(judge.mint.made(payload) for payload in carried if payload):
+        reason = "already processed"  # opt-out marks are gone then
+    for found, payload in zip(scan.found, carried, strict=True):
+        decide = _asset if found.role == "asset" else _link
+        outcome.add(decide(judge, leaf, reason, found, payload is not None, body), found.start, found.end)
+        if isinstance(payload, Open):
+            outcome.opened = True
+    if judge.blanket or reason:
         return outcome
     outcome.edits += [Edit(start, end, "") for start, end in scan.markers]
     if wants_pixel and scan.pixel_at is not None and not outcome.opened and not body.isspace() and body:
@@ -182,25 +181,31 @@ def _html(judge: Judge, leaf: Leaf, body: str, scan: html.Scan, wants_pixel: boo
     return outcome
 
 
-def _asset(judge: Judge, leaf: Leaf, found: html.Found) -> Link:
-    verdict = judge.part(leaf.reason, found.url) if leaf.reason else judge.asset(found.url, found.off)
+def _asset(judge: Judge, leaf: Leaf, reason: str, found: html.Found, ours: bool, body: str) -> Link:
+    verdict = judge.part(reason, ours) if reason else judge.asset(found.url, ours, found.off)
     return Link(leaf.path, found.place, found.url, verdict.reason, verdict.new)
 
 
-def _link(judge: Judge, leaf: Leaf, found: html.Found, body: str) -> Link:
-    start, end = found.content
+def _link(judge: Judge, leaf: Leaf, reason: str, found: html.Found, ours: bool, body: str) -> Link:
+    _, _, url, place, _, off, private, (start, end) = found
     content = body[start : min(end, start + MAX_CONTENT)]
-    named = _names_another(content, found.url) if "." in content else ""
-    reason = leaf.reason
-    if leaf.kind == "amp" and not reason and found.url[:5].lower() == "http:":
+    named = _names_another(content, url) if "." in content else ""
+    if leaf.kind == "amp" and not reason and url[:5].lower() == "http:":
         reason = "AMP needs https"
-    if found.place in html.FORMS:
+    if place in html.FORMS:
         reason = reason or "form fields would be lost"  # they replace the query; no query reaches a Location
-    verdict = judge.part(reason, found.url) if reason else judge.link(found.url, found.private, found.off, named)
+    verdict = judge.part(reason, ours) if reason else judge.link(url, ours, private, off, named)
     return Link(
-        leaf.path, found.place, found.url, verdict.reason, verdict.new, verdict.number,
-        verdict.private or found.private, named, content,
-    )  # fmt: skip
+        leaf.path,
+        place,
+        url,
+        verdict.reason,
+        verdict.new,
+        verdict.number,
+        verdict.private or private,
+        named,
+        content,
+    )
 
 
 def _names_another(content: str, url: str) -> str:

@@ -13,7 +13,7 @@ from brandproxy.core.tokens import Asset, Click, KeyRing, Open, Payload, Unsubsc
 from brandproxy.errors import BadToken
 from brandproxy.model import References, SigningKey
 
-_OURS = re.compile(r"https?://[^/?#\s]+/([acou])/([A-Za-z0-9_-]{24,8000})(?![A-Za-z0-9_-])", re.IGNORECASE)
+_OURS = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://[^/?#\s]++/([acouACOU])/([A-Za-z0-9_-]{24,8000}+)(?![A-Za-z0-9_-])")
 
 
 @lru_cache(512)

@@ -81,7 +81,11 @@ class Report:
         data = asdict(self)
         data["links"] = [{**link._asdict(), "label": link.label if link.content else ""} for link in self.links]
         data["splices"] = [
-            {**splice._asdict(), "before": splice.before.decode("latin-1"), "after": splice.after.decode("latin-1")}
+            {
+                **splice._asdict(),
+                "before": splice.before.decode("latin-1"),
+                "after": splice.after.decode("latin-1"),
+            }
             for splice in self.splices
         ]
         return {"version": VERSION, "verdicts": self.verdicts, **data}

@@ -52,26 +52,29 @@ _ENDS = r"(?:a|body|html|form|v:[^\t\n\f\r />]++)(?=[\t\n\f\r />])"
 _BARE = r"<(?![A-Za-z/!?])"  # a "<" that is text
 _TEXT = rf"[^<]++|{_BARE}"
 # The common forms of what matters nowhere come first, each a part of the general form that stands after it.
-_COMMON_END = r"</[c-eg-uw-zC-EG-UW-Z][A-Za-z0-9]*+>"
-_COMMON_ELEMENT = r"(?:t[dr]|table|tbody|div|p|span|br|center|strong|h[1-6]|b|li|ul)(?=[ >])"
 _COMMON_ATTRIBUTE = (
     r""" (?:style="[^"(&\\]*+"|class="[^"]*+"|[aefgijkln-rt-z][a-z]*+="[^"]*+\""""
-    r"""|(?:border|cellpadding|cellspacing|bgcolor|height)="[^"]*+")"""
+    r"""|(?:border|cellpadding|cellspacing|bgcolor|height|content|hspace)="[^"]*+")"""
 )
-# http-equiv, unless it says what is no refresh.
+_COMMON = (
+    r"/[c-eg-uw-zC-EG-UW-Z][A-Za-z0-9]*+>"
+    r"|(?:t[dr]|table|tbody|div|p|span|br|center|strong|h[1-6r]|b|li|ul|meta)(?=[ >])"
+    rf"(?:{_COMMON_ATTRIBUTE}|(?!))*+ ?/?>"
+    r"|!--[^\[<>-]*+(?:-->|(?:-[^\[<>-]++|(?!))*+-->)"
+)
+# http-equiv matters unless it says what is no refresh.
 _REFRESH = rf"""(?i:http-equiv{_NAME_END}(?!{_W}*+={_W}*+"(?:content-type|x-ua-compatible)"))"""
-_COMMON_TAG = rf"<{_COMMON_ELEMENT}(?:{_COMMON_ATTRIBUTE}|(?!))*+>"
-_END_TAG = rf"</(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
 _START_TAG = (
-    rf"<(?:{_COMMON_ELEMENT}|(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+)"
+    rf"(?!(?i:{_ELEMENTS}))[A-Za-z][^\t\n\f\r />]*+"
     rf"(?:{_COMMON_ATTRIBUTE}|[\t\n\f\r /]++|(?!{_interest('background')}|{_REFRESH}){_ATTRIBUTE}|(?!))*+>"
 )
-_TITLE = "<title>[^<]*+</title>"  # as senders write it; any other is looked at
-_COMMENT = r"<!--(?:-?>|(?!\s*+\[(?i:if))(?:[^-]++|-(?!-!?>)|(?!))*+--!?>)|<[!?](?!--)[^>]*+>"
+_END_TAG = rf"/(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
+_COMMENT = r"!--(?:-?>|(?!\s*+\[(?i:if))(?:[^-]++|-(?!-!?>)|(?!))*+--!?>)|[!?](?!--)[^>]*+>"
+_TITLE = "title>[^<]*+</title>"  # as senders write it; any other is looked at
 
 # Passes over text, comments without conditions, and tags that can hold nothing of interest.
 SKIP = re.compile(
-    rf"[^<]*+(?:(?:{_COMMON_END}|{_COMMON_TAG}|{_START_TAG}|{_END_TAG}|{_BARE}|{_COMMENT}|{_TITLE}|(?!))[^<]*+)*+"
+    rf"[^<]*+(?:<(?:{_COMMON}|{_START_TAG}|{_END_TAG}|(?![A-Za-z/!?])|{_COMMENT}|{_TITLE})[^<]*+|(?!))*+"
 )
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")

@@ -193,7 +193,10 @@ def _fields(payload: Payload) -> tuple[str, list[str]]:
     """Kind and wire fields; checks every field."""
     if isinstance(payload, Click):
         url, campaign, message, recipient, link, sent_at, private = payload
-        kind, fields = "c", [url, campaign, message, recipient, f"{link:x}", f"{sent_at:x}", "p" if private else ""]
+        kind, fields = (
+            "c",
+            [url, campaign, message, recipient, f"{link:x}", f"{sent_at:x}", "p" if private else ""],
+        )
     elif isinstance(payload, Asset):
         kind, fields = "a", [*payload]
     else:
