@@ -71,10 +71,19 @@ _START_TAG = (
 _END_TAG = rf"/(?!(?i:{_ENDS}))[A-Za-z][^\t\n\f\r />]*+(?:[\t\n\f\r /]++|{_ATTRIBUTE}|(?!))*+>"
 _COMMENT = r"!--(?:-?>|(?!\s*+\[(?i:if))(?:[^-]++|-(?!-!?>)|(?!))*+--!?>)|[!?](?!--)[^>]*+>"
 _TITLE = "title>[^<]*+</title>"  # as senders write it; any other is looked at
+# A drawing of shapes alone: whatever is open around it, nothing in it names a file or changes how tags are read.
+_SHAPE = (
+    r"(?=[\t\n\f\r />])"
+    rf"(?:[\t\n\f\r /]++|(?!{_interest('background')}){_ATTRIBUTE}|(?!))*+>"
+)
+_DRAWING = (
+    rf"svg{_SHAPE}[^<]*+"
+    rf"(?:</?+(?:path|g|circle|ellipse|rect|line|polyline|polygon){_SHAPE}[^<]*+|(?!))*+</svg>"
+)
 
 # Passes over text, comments without conditions, and tags that can hold nothing of interest.
 SKIP = re.compile(
-    rf"[^<]*+(?:<(?:{_COMMON}|{_START_TAG}|{_END_TAG}|(?![A-Za-z/!?])|{_COMMENT}|{_TITLE})[^<]*+|(?!))*+"
+    rf"[^<]*+(?:<(?:{_COMMON}|{_START_TAG}|{_END_TAG}|(?![A-Za-z/!?])|{_COMMENT}|{_TITLE}|{_DRAWING})[^<]*+|(?!))*+"
 )
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
