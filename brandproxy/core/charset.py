@@ -64,7 +64,8 @@ def sizes(text: str, codec_name: str, at: list[int]) -> list[int]:
         return at
     out, here, size = [], 0, 0
     for offset in at:
-        size += len(text[here:offset].encode(codec_name))
+        piece = text[here:offset]
+        size += len(piece) if piece.isascii() else len(piece.encode(codec_name))
         here = offset
         out.append(size)
     return out

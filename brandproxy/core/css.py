@@ -84,7 +84,7 @@ def urls(css: str) -> Iterator[tuple[int, int, str, str]]:
 
 
 def _last_hint(css: str) -> int:
-    """The last place where a URL may begin, or -1: none is without `url(`, `image-set(`, `@import` or an escape."""
+    """The last place where a URL may begin or -1: none is without `url(`, `image-set(`, `@import` or an escape."""
     last = css.rfind("\\")
     at = len(css)
     while (at := css.rfind("(", last + 1, at)) >= 0:  # found far faster than the words before it

@@ -12,8 +12,8 @@ import binascii
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from brandproxy.core import charset, iso2022
 from brandproxy.core.mime import Leaf
@@ -23,8 +23,7 @@ MAX_LINE = 998
 _PGP = re.compile(r"(?:^|>)[ \t]*-----BEGIN PGP (?:SIGNED )?MESSAGE-----", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """The text of a leaf and how it lies on the wire."""
 
     leaf: Leaf
@@ -50,11 +49,14 @@ class Body:
         """(start, end, edit) in bytes of the data."""
         if self.codec == iso2022.CODEC:
             return iso2022.spans(self.data, edits)
-        flat = [offset for edit in edits for offset in (edit.start, edit.end)]
-        at = charset.sizes(self.text, self.codec, flat)
-        return [(at[i], at[i + 1], edits[i // 2]) for i in range(0, len(at), 2)]
+        if len(self.text) == len(self.data):  # a byte a character
+            return [(edit.start, edit.end, edit) for edit in edits]
+        at = iter(charset.sizes(self.text, self.codec, [offset for edit in edits for offset in edit[:2]]))
+        return [(next(at), next(at), edit) for edit in edits]
 
     def encode(self, new: str) -> bytes:
+        if new.isascii():
+            return new.encode("ascii")
         return new.encode("utf-8" if self.codec == "ascii" else self.codec, "xmlcharrefreplace")
 
     def _plain(self, start: int, end: int, edit: Edit) -> Splice:
@@ -74,7 +76,9 @@ def read(message: bytes, leaf: Leaf) -> Body:
     """The body of a leaf. Raises ValueError with the reason why it is left alone."""
     raw = message[leaf.start : leaf.end]
     raw = raw.rstrip(b"\r\n") if leaf.encoding == "base64" else raw
-    eol = b"\r\n" if b"\r\n" in raw or (b"\n" not in raw and b"\r\n" in message[:1000]) else b"\n"
+    first = raw.find(b"\n")
+    crlf = raw[first - 1 : first] == b"\r" if first >= 0 else b"\r\n" in message[:1000]
+    eol = b"\r\n" if crlf else b"\n"
     width, data = 0, raw
     if leaf.encoding == "quoted-printable":
         data = _unquote(raw)
@@ -88,7 +92,7 @@ def read(message: bytes, leaf: Leaf) -> Body:
 
 def sealed(text: str) -> str:
     """`inline PGP` when a body is signed or encrypted in its text, else ""."""
-    return "inline PGP" if "-----BEGIN PGP " in text and _PGP.search(text) else ""
+    return "inline PGP" if "-----BEGIN" in text and _PGP.search(text) else ""
 
 
 def _unwrap(raw: bytes, eol: bytes) -> tuple[bytes, int]:

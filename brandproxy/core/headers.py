@@ -27,6 +27,9 @@ class Control:
     recipient: str = ""
 
 
+_NOTHING = Control()
+
+
 @dataclass(frozen=True, slots=True)
 class ListUri:
     """A URI of a List-Unsubscribe header: bytes `start:end` between the angle brackets."""
@@ -42,6 +45,8 @@ def control(message: bytes, fields: Sequence[Field]) -> Control:
     for field in fields:
         if field.name.startswith(CONTROL):
             found.setdefault(field.name, value(message, field).decode("utf-8", "replace"))
+    if not found:
+        return _NOTHING
     return Control(*(found.get(CONTROL + name, "") for name in ("tenant", "campaign", "message", "recipient")))
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from brandproxy.core import charrefs
 from brandproxy.core.collect import Attributes, Collector, Cover, Found, Span
@@ -33,7 +33,6 @@ from brandproxy.core.tokenizer import (
     HARD,
     MARKS,
     NAME,
-    PLAIN,
     RAW,
     SKIP,
     SKIP_TEXT,
@@ -56,8 +55,7 @@ _BLANK = "\t\n\f\r \0"
 _UNMARKED: Cover = ("", False)
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     found: tuple[Found, ...]  # ordered by start, never overlapping
     markers: tuple[tuple[int, int], ...]  # spans to delete: opt-out marks with the blank before them
     pixel_at: int | None  # before </body>, else the end; None when an element there would not be seen
@@ -98,25 +96,24 @@ class _Scanner:
         """Scan `text[pos:end]`; False when it ends inside a comment, a tag or raw text."""
         text, tree = self.text, self.tree
         skip = SKIP.match if tree is None else SKIP_TEXT.match
-        while True:
-            begin, pos = pos, skip(text, pos, end).end()  # type: ignore[union-attr]
+        while pos >= 0:
+            begin, passed = pos, skip(text, pos, end)
+            pos = passed.end()  # type: ignore[union-attr]
             if tree is not None and pos > begin:
                 tree.text(not text[begin:pos].strip(_BLANK))
-            if pos >= end:
+            if passed.lastindex:  # type: ignore[union-attr]
+                self.plain(passed)  # type: ignore[arg-type]
+            elif pos >= end:
                 return True
-            following = text[pos + 1 : pos + 2]
-            if following in ("!", "?"):
-                pos = self.declaration(pos, end)
-            elif following == "/":
+            elif text.startswith("/", pos + 1):
                 pos = self.end_tag(pos, end)
-            elif tree is None and (tag := PLAIN.match(text, pos, end)):
-                pos = self.plain(tag)
+            elif text.startswith(("!", "?"), pos + 1):
+                pos = self.declaration(pos, end)
             elif tree is None and (tag := STYLE.match(text, pos, end)):
                 pos = self.style(tag.end(), end)
             else:
                 pos = self.start_tag(pos, end)
-            if pos < 0:
-                return False
+        return False
 
     def declaration(self, pos: int, end: int) -> int:
         """A comment, doctype, `<![if …]>` or CDATA section; where to go on, or -1 at the end of the text."""
@@ -175,20 +172,20 @@ class _Scanner:
             self.tree.end(name)
         return tag.end()
 
-    def plain(self, tag: re.Match[str]) -> int:
+    def plain(self, tag: re.Match[str]) -> None:
         """What `element` and `end_tag` do for a link or an image without marks when there is no tree."""
-        out = self.out
-        if tag[1] is None:
+        out, group = self.out, tag.lastindex
+        if group == 3:
             out.add(*tag.span(3), charrefs.decode(tag[3]), "img src", "asset", self.link_cover)
-            return tag.end()
-        content = tag.span(2) if tag.lastindex == 2 else (0, 0)
+            return
+        content = tag.span(2) if group == 2 else (0, 0)
         begin = content[0] or tag.end()
-        out.end_link("a", begin)
+        if out.links:
+            out.end_link("a", begin)
         self.link_cover = _UNMARKED
         added = out.add(*tag.span(1), charrefs.decode(tag[1]), "a href", "link", _UNMARKED, content)
-        if added and not content[0]:
+        if added and group == 1:
             out.links["a"] = len(out.found) - 1, begin
-        return tag.end()
 
     def style(self, pos: int, end: int) -> int:
         """What `element` does for a style element without marks when there is no tree."""

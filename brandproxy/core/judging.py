@@ -210,7 +210,9 @@ def _link(judge: Judge, leaf: Leaf, reason: str, found: html.Found, ours: bool, 
 
 def _names_another(content: str, url: str) -> str:
     """The host that the visible text names, when it is a URL of another host than `url`."""
-    shown = unescape(_TAG.sub("", content)).strip()
+    shown = content.strip()
+    if "<" in shown or "&" in shown:
+        shown = unescape(_TAG.sub("", shown)).strip()
     if not _URL_TEXT.fullmatch(shown):
         return ""
     named = urls.host_of(shown if "://" in shown else f"http://{shown}").removeprefix("www.")

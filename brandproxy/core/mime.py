@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from brandproxy.core.mimetype import ContentType, attached, content_type
 
@@ -33,8 +34,7 @@ _DECIDE = {"content-type", "content-transfer-encoding"}
 _ENCODINGS = {"7bit", "8bit", "binary", "quoted-printable", "base64"}
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A header field: the bytes `start:end` with its line end; the value begins at `value`."""
 
     name: str  # lower-case
@@ -43,8 +43,7 @@ class Field:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A part without parts. `kind` is html, amp or plain; `reason` says why it is left alone."""
 
     path: str  # "1", "1.2": position in the tree, for people
@@ -186,12 +185,7 @@ class _Scan:
     def _close_leaf(self, end: int) -> None:
         leaf, self._leaf = self._leaf, None
         if leaf is not None:
-            self.leaves.append(
-                Leaf(
-                    leaf.path, leaf.type, leaf.kind, leaf.charset, leaf.encoding, leaf.start,
-                    max(leaf.start, end), leaf.flowed, leaf.delsp, leaf.reason,
-                )
-            )  # fmt: skip
+            self.leaves.append(leaf._replace(end=max(leaf.start, end)))
 
     def _leave(self, depth: int) -> None:
         """Forget the multiparts from `depth` on; one that never had a part is reported."""

@@ -37,8 +37,7 @@ class Link(NamedTuple):
         return (" ".join(soup.get_text(" ").split()) or alt)[:120]
 
 
-@dataclass(frozen=True, slots=True)
-class PartReport:
+class PartReport(NamedTuple):
     path: str
     type: str
     charset: str
@@ -78,7 +77,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Bytes become strings of one character a byte (Latin-1), so the report restores exactly."""
-        data = asdict(self)
+        data: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         data["links"] = [{**link._asdict(), "label": link.label if link.content else ""} for link in self.links]
         data["splices"] = [
             {
@@ -88,6 +87,8 @@ class Report:
             }
             for splice in self.splices
         ]
+        data["parts"] = [part._asdict() for part in self.parts]
+        data["layers"] = [asdict(layer) for layer in self.layers]
         return {"version": VERSION, "verdicts": self.verdicts, **data}
 
     @classmethod

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from brandproxy.core import encoding, headers, links, mime
 from brandproxy.core.judging import Judge, judge_body
@@ -23,6 +24,7 @@ from brandproxy.core.tokens import reference_fault
 from brandproxy.errors import BadInput
 from brandproxy.model import References, Tenant
 
+_start = attrgetter("start")
 # Parts that are left alone but whose URLs are still worth a line in the report.
 _LISTED = {"signed part", "delivery report"}
 
@@ -122,20 +124,18 @@ class _Run:
         self.found += outcome.links
 
     def _grown(self, leaf: mime.Leaf, size: int, splices: list[Splice]) -> None:
-        new_size = size + sum(len(splice.after) - len(splice.before) for splice in splices)
+        new_size = size + sum([len(after) - len(before) for _, _, before, after in splices])
         if leaf.kind == "html" and size <= GMAIL_CLIPS_AT < new_size:
             self.notes.append(
                 f"part {leaf.path} grows from {size} to {new_size} bytes: Gmail clips HTML at about 102 KB"
             )
 
     def result(self) -> Result:
-        policy_ = self.tenant.policy
-        changed = any(splice.part != "header" or splice.after for splice in self.splices)
-        if changed and policy_.signed == "strip":
+        if self.tenant.policy.signed == "strip" and any(s.part != "header" or s.after for s in self.splices):
             self.splices += [
                 headers.removal(self.message, item) for item in self.structure.fields if headers.is_signature(item)
             ]
-        self.splices.sort(key=lambda splice: splice.start)
+        self.splices.sort(key=_start)
         message = apply(self.message, self.splices, self.layers) if self.splices else self.message
         report = Report(
             self.tenant.slug, self.base_url, len(self.message), len(message), "", tuple(self.found),
@@ -154,7 +154,7 @@ class _Run:
 
     def _references(self, given: References, control: headers.Control, now: int) -> References:
         """The references given, else the message's own; a bad one of the message's own is ignored and noted."""
-        refs = replace(given, sent_at=given.sent_at or now)
+        refs = given if given.sent_at else replace(given, sent_at=now)
         for name in ("campaign", "message", "recipient"):
             value = getattr(given, name)
             fault = reference_fault(value)

@@ -47,6 +47,8 @@ class Layer:
 
 def apply(message: bytes, splices: Sequence[Splice], layers: Sequence[Layer] = ()) -> bytes:
     """The changed message. Splices lie in the order of their places, without overlap."""
+    if not layers:
+        return _replace(message, [(start, len(before), after) for _, start, before, after in splices])
     wrapped = {layer.part: layer for layer in layers}
     changes = [(s.start, len(s.before), s.after) for s in splices if s.part not in wrapped]
     for layer in layers:

@@ -81,10 +81,6 @@ _DRAWING = (
     rf"(?:</?+(?:path|g|circle|ellipse|rect|line|polyline|polygon){_SHAPE}[^<]*+|(?!))*+</svg>"
 )
 
-# Passes over text, comments without conditions, and tags that can hold nothing of interest.
-SKIP = re.compile(
-    rf"[^<]*+(?:<(?:{_COMMON}|{_START_TAG}|{_END_TAG}|(?![A-Za-z/!?])|{_COMMENT}|{_TITLE}|{_DRAWING})[^<]*+|(?!))*+"
-)
 # Passes over text only: every tag is looked at.
 SKIP_TEXT = re.compile(rf"(?:{_TEXT}|(?!))*+")
 NAME = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")
@@ -115,9 +111,15 @@ def _plain(name: str, names: str, attribute: str) -> str:
 
 
 # The commonest tags of interest (groups: a link's address; its content, if it is text; an image's address).
-PLAIN = re.compile(
+_PLAIN = (
     rf"<(?:{_plain('a', 'href xlink:href background', 'href')}(?:([^<]*+)</a>|)"
     rf"|{_plain('img', 'src srcset background', 'src')})"
+)
+# Passes over text, comments without conditions, and tags that can hold nothing of interest, and over one of the
+# commonest tags of interest if that is what follows.
+SKIP = re.compile(
+    rf"[^<]*+(?:<(?:{_COMMON}|{_START_TAG}|{_END_TAG}|(?![A-Za-z/!?])|{_COMMENT}|{_TITLE}|{_DRAWING})[^<]*+|(?!))*+"
+    rf"(?:{_PLAIN}|)"
 )
 _COMMENT_END = re.compile(r"--!?>")
 CONDITION = re.compile(r"<!--\s*+\[if\b[^\]<>]{0,256}\]\s*+>", re.IGNORECASE)

@@ -21,6 +21,8 @@ _URL = re.compile(
     r"(?P<rest>(?:[/?#].*)?)",
     re.DOTALL,
 )
+# The common form: each character stands for itself to every reader, so that only length and host are left to ask.
+_COMMON = re.compile(r"https?://([A-Za-z0-9.-]+)(?:[/?#][!#$%&'()*+,./0-9:;=?@A-Z_a-z~-]*+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
@@ -33,6 +35,9 @@ def refusal(url: str) -> str | None:
 
     Reasons: `too long`, `control character`, `not http(s)`, `user-info`, `backslash`, `bad host`.
     """
+    common = _COMMON.fullmatch(url)
+    if common is not None and len(url) <= MAX_URL_BYTES:
+        return None if _host_ok(common[1]) else "bad host"
     if len(url) > MAX_URL_BYTES or (not url.isascii() and _utf8_length(url) > MAX_URL_BYTES):
         return "too long"
     if not url.isprintable() and _CONTROL.search(url):  # nothing printable is a control character
