@@ -14,6 +14,7 @@ Deciding about one URL, in order (the first that holds is its verdict):
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import unescape
 from typing import NamedTuple
@@ -49,6 +50,10 @@ class Judge:
     blanket: str
     list_urls: frozenset[str] = frozenset()  # what List-Unsubscribe names
     count: int = 0  # links rewritten so far
+    refusal: Callable[[str], str] = field(init=False)  # why the tenant's policy leaves a link alone, or ""
+
+    def __post_init__(self) -> None:
+        self.refusal = policy.judging(self.tenant.policy)
 
     def link(self, url: str, ours: bool, private: bool, off: str, text_host: str) -> Verdict:
         """A link to a page. `ours`: it carries a valid token of this tenant."""
@@ -56,7 +61,7 @@ class Judge:
         if ours and not self.blanket:
             self.count += 1  # it counts towards the cap on every pass
             return Verdict("already ours")
-        reason = self.blanket or ("opted out" if off else policy.judge(wants, url))
+        reason = self.blanket or ("opted out" if off else self.refusal(url))
         if not reason and text_host and wants.leave_url_text:
             reason = "text names another host"
         if not reason and wants.unsubscribe_links != "click" and self._unsubscribes(url):

@@ -7,8 +7,8 @@ is compared as lower-case A-labels, the path (query included) as written; no pat
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from urllib.parse import unquote
 
 from brandproxy.core import urls
@@ -43,6 +43,12 @@ def judge(policy: Policy, url: str) -> str:
 def refusal(url: str) -> str:
     """Why nobody's policy lets `url` be rewritten, or ""."""
     return "template placeholder" if PLACEHOLDER.search(url) else urls.refusal(url) or ""
+
+
+@lru_cache(256)
+def judging(policy: Policy) -> Callable[[str], str]:
+    """`judge` for one policy, which remembers: a campaign's links are the same in all its messages."""
+    return lru_cache(512)(partial(judge, policy))
 
 
 def unsubscribes(url: str) -> bool:

@@ -53,13 +53,13 @@ _BARE = r"<(?![A-Za-z/!?])"  # a "<" that is text
 _TEXT = rf"[^<]++|{_BARE}"
 # The common forms of what matters nowhere come first, each a part of the general form that stands after it.
 _COMMON_ATTRIBUTE = (
-    r""" (?:style="[^"(&\\]*+"|class="[^"]*+"|[aefgijkln-rt-z][a-z]*+="[^"]*+\""""
+    r"""[ \t\n\r]++(?:style="[^"(&\\]*+"|class="[^"]*+"|[aefgijkln-rt-z][a-z]*+="[^"]*+\""""
     r"""|(?:border|cellpadding|cellspacing|bgcolor|height|content|hspace)="[^"]*+")"""
 )
 _COMMON = (
     r"/[c-eg-uw-zC-EG-UW-Z][A-Za-z0-9]*+>"
-    r"|(?:t[dr]|table|tbody|div|p|span|br|center|strong|h[1-6r]|b|li|ul|meta)(?=[ >])"
-    rf"(?:{_COMMON_ATTRIBUTE}|(?!))*+ ?/?>"
+    r"|(?:t[dr]|table|tbody|div|p|span|br|center|strong|h[1-6r]|b|li|ul|meta)(?=[ >\t\n\r])"
+    rf"(?:{_COMMON_ATTRIBUTE}|(?!))*+[ \t\n\r]*+/?>"
     r"|!--[^\[<>-]*+(?:-->|(?:-[^\[<>-]++|(?!))*+-->)"
 )
 # http-equiv matters unless it says what is no refresh.
