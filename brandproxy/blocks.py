@@ -41,7 +41,7 @@ async def remove(store: Store, block_id: str) -> Block:
 async def get(store: Store, block_id: str) -> Block:
     entry = await store.get(keys.block(block_id)) if block_id.isascii() and block_id.isalnum() else None
     if entry is None:
-        raise NotFound(f"no kill-list entry {block_id[:40]!r}")
+        raise NotFound(f"no kill-list entry {block_id[:40]!r}", "See `brandproxy block list`.")
     return _BLOCK.validate_json(entry.value)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +26,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _address(text: str) -> str:
+    """An address to listen at; whether it is free is known when somebody listens there."""
+    _, colon, port = text.rpartition(":")
+    if text and not text.startswith("unix:") and not (colon and port.isdecimal() and int(port) < 1 << 16):
+        raise ValueError(f"{text!r} is not host:port, [::1]:port or unix:PATH")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
@@ -33,10 +44,10 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 class Edge(_Section):
     """Where recipients arrive."""
 
-    http: str = Field(
+    http: Address = Field(
         "127.0.0.1:8080", description="address for plain HTTP (links, challenges): host:port or unix:PATH"
     )
-    https: str = Field("127.0.0.1:8443", description="address for HTTPS: host:port or unix:PATH")
+    https: Address = Field("127.0.0.1:8443", description="address for HTTPS: host:port or unix:PATH")
     public_http_port: int = Field(80, description="port that recipients see for HTTP")
     public_https_port: int = Field(443, description="port that recipients see for HTTPS")
     domain: str = Field("edge.invalid", description="tenants' CNAME targets are made under this domain")
@@ -85,14 +96,14 @@ class Edge(_Section):
 class Control(_Section):
     """Where operators and analysts arrive."""
 
-    listen: str = Field("127.0.0.1:8090", description="address of the HTTP API and the dashboard")
+    listen: Address = Field("127.0.0.1:8090", description="address of the HTTP API and the dashboard")
     public: str = Field("", description="URL under which customers' browsers reach it; default: http://listen")
 
 
 class Metrics(_Section):
     """What a monitoring system scrapes; apart from all other ports, since recipients must not see it."""
 
-    listen: str = Field(
+    listen: Address = Field(
         "",
         description="address of /metrics, which answers once the process serves; empty: none. With `--role all`"
         " the edge answers here, control and collector on the next ports",
@@ -195,6 +206,13 @@ class Analytics(_Section):
     geoip: Path | None = Field(None, description="MaxMind country database (.mmdb); none: countries stay empty")
     keep_days: int = Field(0, description="days that events are kept; 0: for ever; tenants may keep less")
 
+    @field_validator("engine")
+    @classmethod
+    def _is_an_engine(cls, value: str) -> str:
+        if not value.startswith(("duckdb:", "clickhouse://")):
+            raise ValueError(f"no engine under {value!r}: use `duckdb:` or `clickhouse://host:8123/db`")
+        return value
+
 
 class Outbound(_Section):
     """HTTP that we start: storage, one-click unsubscribe, webhooks. Private addresses are refused."""
@@ -253,6 +271,13 @@ class Settings(BaseSettings):
     analytics: Analytics = Analytics()
     outbound: Outbound = Outbound()
     assets: Assets = Assets()
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, value: str) -> str:
+        if not value.startswith(("files:", "redis")):
+            raise ValueError(f"no store under {value!r}: use `files:` or `redis://host:port/0`")
+        return value
 
     @property
     def certs_directory(self) -> Path:

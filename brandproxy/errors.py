@@ -86,3 +86,12 @@ class FetchFailed(Retryable):
     """The other side could not be reached, was too slow, or broke off."""
 
     action = "Check that the address answers from this machine."
+
+
+def told(caught: BaseException) -> BrandproxyError | None:
+    """What to tell the caller: an error of ours, also out of a task group, or a path the system refuses."""
+    while isinstance(caught, BaseExceptionGroup) and len(caught.exceptions) == 1:
+        caught = caught.exceptions[0]
+    if isinstance(caught, OSError) and caught.filename is not None:
+        return BadInput(f"{caught.strerror}: {caught.filename}", "Check that path and who may read and write it.")
+    return caught if isinstance(caught, BrandproxyError) else None

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, start_http_server, va
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from brandproxy.config import Settings
+from brandproxy.errors import BadSettings
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client looks
 _process = "parent"
@@ -40,7 +41,7 @@ def name_process(name: str) -> None:
 
 @contextmanager
 def exposed(settings: Settings) -> Iterator[None]:
-    """Answer scrapes while the block runs, in a thread of their own. Raises OSError when the address is taken.
+    """Answer scrapes while the block runs, in a thread of their own. Raises BadSettings when the address is taken.
 
     Enter it after the process is ready: orchestrators take an answer here as that.
     """
@@ -52,7 +53,10 @@ def exposed(settings: Settings) -> Iterator[None]:
     if _FOLDER in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise BadSettings(f"cannot listen at {settings.metrics.listen}: {error}") from error
     try:
         yield
     finally:

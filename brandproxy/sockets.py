@@ -6,6 +6,8 @@ import os
 import socket
 from pathlib import Path
 
+from brandproxy.errors import BadSettings
+
 UNIX = "unix:"
 
 
@@ -15,7 +17,14 @@ def plain(address: str) -> str:
 
 
 def bind(address: str, backlog: int) -> socket.socket:
-    """A listening socket that does not block. Raises OSError when the address is taken or not ours."""
+    """A listening socket that does not block. Raises BadSettings when the address is taken, or none of ours."""
+    try:
+        return _bind(address, backlog)
+    except (OSError, ValueError) as error:
+        raise BadSettings(f"cannot listen at {address}: {error}") from error
+
+
+def _bind(address: str, backlog: int) -> socket.socket:
     if address.startswith(UNIX):
         bound = _bind_unix(Path(address.removeprefix(UNIX)), backlog)
     else:

@@ -79,7 +79,9 @@ class Registry:
     async def tenant(self, slug: str) -> Tenant:
         entry = await self.store.get(keys.tenant(slug))
         if entry is None:
-            raise NotFound(f"no tenant {slug!r}", "See `brandproxy tenant list`, or add it: `tenant add`.")
+            raise NotFound(
+                f"no tenant {slug!r}", "See `brandproxy tenant list`, or add it: `brandproxy tenant add`."
+            )
         return self.codec.tenant(entry.value)
 
     async def tenants(self) -> list[Tenant]:
@@ -113,7 +115,7 @@ class Registry:
 
         def revoke(tenant: Tenant) -> Tenant:
             if number not in {key.number for key in tenant.keys}:
-                raise NotFound(f"tenant {slug!r} has no key {number}")
+                raise NotFound(f"tenant {slug!r} has no key {number}", f"See `brandproxy tenant show {slug}`.")
             now = int(self._now())
             return replace(
                 tenant,
@@ -176,7 +178,7 @@ class Registry:
         """
         entry = await self.store.get(keys.zone(zone := names.hostname(zone)))
         if entry is None:
-            raise NotFound(f"no delegated zone {zone}")
+            raise NotFound(f"no delegated zone {zone}", "See `brandproxy host list --json`: each host's `zone`.")
         if inside := [host.name for host in await self.hosts() if host.zone == zone]:
             raise Conflict(f"zone {zone} has hosts: {', '.join(inside)}", "Remove the hosts first.")
         await self.store.delete(entry.key, entry.version)
@@ -215,7 +217,7 @@ class Registry:
     async def _host_entry(self, name: str) -> Entry:
         entry = await self.store.get(keys.host(names.hostname(name)))
         if entry is None:
-            raise NotFound(f"no host {name}", "See `brandproxy host list`, or add it: `host add`.")
+            raise NotFound(f"no host {name}", "See `brandproxy host list`, or add it: `brandproxy host add`.")
         return entry
 
     async def hosts(self) -> list[Host]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import brandproxy
-from brandproxy.errors import BrandproxyError, Retryable
+from brandproxy.errors import BrandproxyError, Retryable, told
 
 # module -> None: its commands stand at the top; a name: they form a group.
 _GROUPS: tuple[tuple[str, str | None], ...] = (
@@ -76,6 +76,9 @@ def main() -> None:
     """Entry point. Errors are one line with what to do next; retryable ones exit with EX_TEMPFAIL."""
     try:
         build(*sys.argv[1:2])()
-    except BrandproxyError as error:
+    except (BrandproxyError, OSError, BaseExceptionGroup) as caught:
+        error = told(caught)
+        if error is None:
+            raise
         print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
-        raise SystemExit(EX_TEMPFAIL if isinstance(error, Retryable) else 1) from error
+        raise SystemExit(EX_TEMPFAIL if isinstance(error, Retryable) else 1) from caught

@@ -55,14 +55,7 @@ def list_(json: Json = False) -> None:
         print_json([asdict(block) for block in found])
         return
     rows = [
-        (
-            b.id,
-            b.kind,
-            b.value,
-            b.tenant or "all",
-            time.strftime("%Y-%m-%d %H:%M", time.gmtime(b.created_at)),
-            b.reason,
-        )
+        (b.id, b.kind, b.value, b.tenant or "all", _since(b), b.reason)
         for b in sorted(found, key=lambda b: b.created_at)
     ]
     print_table(("id", "kind", "value", "tenant", "since (UTC)", "reason"), rows, "Nothing is blocked.")

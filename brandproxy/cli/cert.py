@@ -64,7 +64,10 @@ def issue(name: Name, json: Json = False) -> None:
 
 @app.command()
 def renew(name: Name, json: Json = False) -> None:
-    """Order a new certificate now, whatever the schedule says. Example: [bold]cert renew links.acme.com[/bold]"""
+    """Order a new certificate now, whatever the schedule says.
+
+    Example: [bold]brandproxy cert renew links.acme.com[/bold]
+    """
     _order(name, json, renew=True)
 
 
@@ -74,7 +77,10 @@ def import_(
     chain: Annotated[Path, typer.Option(help="PEM file, leaf first.")],
     key: Annotated[Path, typer.Option(help="PEM file of the private key.")],
 ) -> None:
-    """Use an existing certificate. Example: [bold]cert import links.acme.com --chain f.pem --key k.pem[/bold]"""
+    """Use an existing certificate.
+
+    Example: [bold]brandproxy cert import links.acme.com --chain f.pem --key k.pem[/bold]
+    """
     from brandproxy.certs.exchange import bring
 
     try:
@@ -170,7 +176,7 @@ async def _revoke(context: Context, name: str, reason: int) -> None:
     try:
         found = await orders.vault.get(host.name)
         if found is None:
-            raise NotFound(f"{host.name} has no certificate")
+            raise NotFound(f"{host.name} has no certificate", "See `brandproxy cert list`.")
         if not found.ca.startswith("https://"):
             raise BadInput(f"this certificate is by {found.ca!r}", "Revoke it where it came from.")
         account = await orders.accounts.open(found.ca)

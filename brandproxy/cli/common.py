@@ -14,6 +14,8 @@ from brandproxy.context import Context, open_context
 
 T = TypeVar("T")
 
+_WHOLE = 32  # characters of a first column that are never folded
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -40,8 +42,11 @@ def print_table(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    rows = list(rows)
+    for number, column in enumerate(columns):
+        # What a line is about (an id, a setting) stays in one piece to be copied, unless it would fill the line.
+        whole = number == 0 and all(len(str(row[0])) <= _WHOLE for row in rows)
+        table.add_column(column, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console = Console(stderr=stderr)

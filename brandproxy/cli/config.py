@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import typer
 from pydantic import BaseModel, SecretStr
 
 from brandproxy.cli.common import Json, print_json, print_table
-from brandproxy.config import load, settings_file
+from brandproxy.config import Settings, load, settings_file
+from brandproxy.errors import BadSettings
 
 app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 
@@ -28,9 +30,22 @@ def show(json: Json = False) -> None:
 @app.command()
 def check() -> None:
     """Read the settings and say whether they hold. Example: [bold]brandproxy config check[/bold]"""
-    load()
+    for name, value in _files(load()):
+        if not value.is_file():
+            raise BadSettings(f"{name}: no file {value}")
     file = settings_file()
     print(f"settings hold ({file} {'read' if file.exists() else 'is not there: defaults and environment'})")
+
+
+def _files(settings: Settings) -> list[tuple[str, Path]]:
+    """(name, path) of the settings that name a file which must be there."""
+    named = {
+        "edge.machine_networks": settings.edge.machine_networks,
+        "mail.certificate": settings.mail.certificate,
+        "certs.acme_trust": settings.certs.acme_trust,
+        "analytics.geoip": settings.analytics.geoip,
+    }
+    return [(name, path) for name, path in named.items() if path is not None]
 
 
 def settings_rows() -> list[Row]:

@@ -30,7 +30,11 @@ def list_(tenant: Slug, json: Json = False) -> None:
         (key.selector, key.name, key.fault or ("key" if key.record else "-"), "yes" if key.everywhere else "no")
         for key in found
     ]
-    print_table(("selector", "name", "record", "at all servers"), rows, "")
+    print_table(
+        ("selector", "name", "record", "at all servers"),
+        rows,
+        "No DKIM keys are kept here: dns.dkim_domain is not set.",
+    )
 
 
 @app.command()

@@ -36,6 +36,8 @@ def add(
     else:
         print(f"added {host.name} for tenant {tenant}; the customer creates this record:\n")
         print(f"  {host.name}.  CNAME  {host.target}.\n")
+    if host.target.endswith(".invalid"):
+        print("edge.domain is not set, so this target leads nowhere yet: set BRANDPROXY_EDGE_DOMAIN first\n")
     print(f"then: brandproxy dns {host.name}")
 
 
@@ -77,7 +79,7 @@ def check(name: Name, json: Json = False) -> None:
 
 @app.command()
 def transfer(name: Name, tenant: Annotated[str, typer.Option(help="The new owner.")], json: Json = False) -> None:
-    """Give a host to another tenant. Example: [bold]host transfer links.acme.com --tenant other[/bold]
+    """Give a host to another tenant. Example: [bold]brandproxy host transfer links.acme.com --tenant other[/bold]
 
     It gets a new CNAME target, so a new proof; links mailed for the tenant before stop working.
     """
@@ -93,19 +95,25 @@ def suspend(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "by the operator",
     json: Json = False,
 ) -> None:
-    """Stop a host: its links answer with the safe page. Example: [bold]host suspend links.acme.com[/bold]"""
+    """Stop a host: its links answer with the safe page.
+
+    Example: [bold]brandproxy host suspend links.acme.com[/bold]
+    """
     _move(name, HostState.SUSPENDED, reason, json)
 
 
 @app.command()
 def resume(name: Name, json: Json = False) -> None:
-    """Let a suspended host start over as pending. Example: [bold]host resume links.acme.com[/bold]"""
+    """Let a suspended host start over as pending. Example: [bold]brandproxy host resume links.acme.com[/bold]"""
     _move(name, HostState.PENDING, "resumed by the operator", json)
 
 
 @app.command()
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove a host. Links mailed under it stop working. Example: [bold]host remove links.acme.com --yes[/bold]"""
+    """Remove a host. Links mailed under it stop working.
+
+    Example: [bold]brandproxy host remove links.acme.com --yes[/bold]
+    """
     if not yes:
         typer.confirm(f"Remove {name}? Links already mailed under it stop working", abort=True)
     with_context(lambda context: context.registry.remove_host(name))

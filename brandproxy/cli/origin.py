@@ -112,7 +112,10 @@ def check(
 def remove(
     slug: Slug, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 ) -> None:
-    """Remove an origin. Its images in mailed messages are gone. Example: [bold]origin remove acme media[/bold]"""
+    """Remove an origin. Its images in mailed messages are gone.
+
+    Example: [bold]brandproxy origin remove acme media --yes[/bold]
+    """
     if not yes:
         typer.confirm(f"Remove origin {name} of {slug}? Its images in mails already sent stop showing", abort=True)
 
@@ -197,7 +200,12 @@ def _options(source: str) -> dict[str, str]:
     """KEY=VALUE lines: obstore's names, e.g. `aws_access_key_id=…`. Not from the command line: others see that."""
     if not source:
         return {}
-    text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"cannot read the credentials: {error}", "Give a file of KEY=VALUE lines, or - ."
+        ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not all("=" in line for line in lines):
         raise BadInput("credentials are KEY=VALUE lines", "E.g. aws_access_key_id=…, one a line.")

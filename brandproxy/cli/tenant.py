@@ -67,7 +67,10 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def show(slug: Slug, json: Json = False) -> None:
-    """Show one tenant: policy, origins, keys (never their secrets). Example: [bold]tenant show acme[/bold]"""
+    """Show one tenant: policy, origins, keys (never their secrets).
+
+    Example: [bold]brandproxy tenant show acme[/bold]
+    """
     tenant = with_context(lambda context: context.registry.tenant(slug))
     if json:
         print_json(view(tenant))
@@ -128,7 +131,10 @@ def set_(
 
 @app.command("rotate-key")
 def rotate_key(slug: Slug) -> None:
-    """Sign new links with a fresh key; mailed links go on working. Example: [bold]tenant rotate-key acme[/bold]"""
+    """Sign new links with a fresh key; mailed links go on working.
+
+    Example: [bold]brandproxy tenant rotate-key acme[/bold]
+    """
     tenant = with_context(lambda context: context.registry.rotate_key(slug))
     print(f"tenant {slug} now signs with key {tenant.keys[0].number}; older keys still verify")
 
@@ -137,14 +143,20 @@ def rotate_key(slug: Slug) -> None:
 def revoke_key(
     slug: Slug, number: Annotated[int, typer.Argument(help="The key's number, from `tenant show`.")]
 ) -> None:
-    """Refuse every link signed with a leaked key, on all edges. Example: [bold]tenant revoke-key acme 0[/bold]"""
+    """Refuse every link signed with a leaked key, on all edges.
+
+    Example: [bold]brandproxy tenant revoke-key acme 0[/bold]
+    """
     with_context(lambda context: context.registry.revoke_key(slug, number))
     print(f"key {number} of tenant {slug} is revoked: its links answer 410 from now on")
 
 
 @app.command()
 def remove(slug: Slug, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove a tenant without hosts. Its mailed links die. Example: [bold]tenant remove acme --yes[/bold]"""
+    """Remove a tenant without hosts. Its mailed links die.
+
+    Example: [bold]brandproxy tenant remove acme --yes[/bold]
+    """
     if not yes:
         typer.confirm(f"Remove tenant {slug} and its signing keys? Links in its mails stop working", abort=True)
     with_context(lambda context: context.registry.remove_tenant(slug))

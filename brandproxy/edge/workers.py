@@ -27,6 +27,7 @@ from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.edge.tls import base_context
 from brandproxy.edge.worker import Listeners, serve
+from brandproxy.errors import told
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ _BACKLOG = 4096
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM. Raises OSError when an address cannot be bound."""
+    """Serve until SIGTERM. Raises BadSettings when an address cannot be bound."""
     _raise_file_limit()
     gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
     listeners = Listeners(
@@ -113,8 +114,11 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         _run_worker(settings, listeners, number, ready)
         code = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as caught:
+        error = told(caught)
+        traceback.print_exc() if error is None else print(
+            f"brandproxy: {error}\n  {error.action}", file=sys.stderr
+        )
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -114,6 +114,16 @@ async def test_a_day_with_the_dashboard(served: tuple[Port, str]) -> None:
         assert faults == []
 
 
+async def test_no_page_is_wider_than_a_phone(served: tuple[Port, str]) -> None:
+    port, base = served
+    await put(port.engine, some_events(30, days=20))
+    async with browser() as chromium:
+        page, _ = await signed_in(chromium, base, port.operator, viewport={"width": 360, "height": 700})
+        for path in ("/", "/campaign?tenant=acme&campaign=spring", "/hosts", "/live"):
+            await page.goto(base + path)
+            assert await page.evaluate("document.documentElement.scrollWidth") == 360, path
+
+
 async def test_tables_are_read_without_scripts(served: tuple[Port, str]) -> None:
     port, base = served
     await put(port.engine, some_events(300, days=20))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,9 @@ def test_settings_change_only_what_is_named(run) -> None:  # type: ignore[no-unt
         (("token", "show", "https://example.com/"), "https://HOST/c/TOKEN"),
         (("token", "show", "https://links.ghost.com/c/AAA"), "host list"),
         (("key", "revoke", "nope"), "key list"),
+        (("block", "remove", "nope"), "block list"),
+        (("origin", "add", "acme", "media", "s3://b/p", "--credentials", "nope.txt"), "KEY=VALUE"),
+        (("smtp", "--listen", "127.0.0.1:0", "--next-hop", "a:b"), "host:port"),
     ],
 )
 def test_a_failure_is_one_line_and_the_next_step(run, words, says) -> None:  # type: ignore[no-untyped-def]
@@ -64,6 +69,42 @@ def test_a_failure_is_one_line_and_the_next_step(run, words, says) -> None:  # t
     assert failed.returncode == 1
     assert says in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_data_directory_that_cannot_be_is_one_line_and_the_next_step(run) -> None:  # type: ignore[no-untyped-def]
+    failed = run("tenant", "list", BRANDPROXY_DATA="/dev/null")
+    assert failed.returncode == 1
+    assert "/dev/null" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_an_address_that_is_taken_is_one_line_and_the_next_step(run) -> None:  # type: ignore[no-untyped-def]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = run("serve", "--role", "edge", BRANDPROXY_EDGE_HTTP=address)
+    assert failed.returncode == 1
+    assert "in use" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("EDGE_HTTPS", "foo", "host:port"),
+        ("STORE", "foo://x", "redis://"),
+        ("ANALYTICS_GEOIP", "nope.mmdb", "analytics.geoip"),
+        ("ANALYTICS_ENGINE", "foo:", "clickhouse://"),
+    ],
+)
+def test_config_check_finds_what_serve_would_stumble_over(run, setting, value, says) -> None:  # type: ignore[no-untyped-def]
+    failed = run("config", "check", **{f"BRANDPROXY_{setting}": value})
+    assert failed.returncode == 1
+    assert says in failed.stderr
+
+
+def test_an_id_stays_in_one_piece_on_a_narrow_screen(run) -> None:  # type: ignore[no-untyped-def]
+    told = run("block", "add", "domain", "phish.example", "--reason", "a long report about it " * 5).stdout
+    assert told.partition(":")[0] in run("block", "list", COLUMNS="60").stdout
 
 
 def test_a_wrong_setting_names_its_place(run) -> None:  # type: ignore[no-untyped-def]
@@ -96,6 +137,7 @@ def test_every_command_teaches_with_an_example(run) -> None:  # type: ignore[no-
             for name, child in children.items():
                 walk(child, (*path, name))
         else:
-            assert "Example" in (getattr(command, "help", "") or ""), f"{' '.join(path)} has no example"
+            told = str(getattr(command, "help", ""))
+            assert re.search(rf"Example: (\[bold\])?([A-Z_]+=\S+ )*{' '.join(path)}\b", told), path
 
     walk(get_command(build()), ("brandproxy",))
