@@ -68,6 +68,10 @@ def mark_span(text: str, start: int, end: int) -> tuple[int, int]:
         return 0, 0
     while text[end] != "/" and text[start - 1] in "\t\n\f\r ":
         start -= 1
+    if text.endswith(
+        ("--", "--!"), 0, start
+    ):  # with a ">" behind the mark, or behind the next, it would end a comment
+        return 0, 0
     return start, end
 
 

@@ -138,6 +138,19 @@ def test_a_mark_is_deleted_only_where_its_neighbours_stay_themselves() -> None:
     assert scan('<a x data-brandproxy="off" =y>').markers == ()
 
 
+def test_no_comment_ends_where_a_mark_was() -> None:
+    for marks in (
+        " clicktracking=off",
+        " clicktracking=off data-skip-click",
+        " clicktracking=off clicktracking=off",
+    ):
+        for dashes in ("--", "--!"):
+            text = f"<!--[if mso]><a href=http://e.com/ b{dashes}{marks}>"
+            markers = scan(text).markers
+            left = "".join(char for at, char in enumerate(text) if not any(a <= at < b for a, b in markers))
+            assert f"{dashes}>" not in left
+
+
 def test_a_mark_said_twice_is_deleted_twice() -> None:
     text = "<a clicktracking=off href=http://1.com/ CLICKTRACKING='off' clicktracking=on>x</a>"
     result = scan(text)
