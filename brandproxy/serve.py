@@ -39,18 +39,23 @@ def run(settings: Settings, role: str) -> None:
 
 
 def _supervise(settings: Settings, roles: list[str]) -> None:
-    """Keep one process a role running until a signal says stop."""
+    """Keep one process a role running until a signal says stop. Raises BadSettings when one cannot even start."""
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: stopping.append(number))
     places = {role: _metrics(settings, number) for number, role in enumerate(roles)}
     children = {role: _start(role, places[role]) for role in roles}
     started = dict.fromkeys(roles, time.monotonic())
+    again: set[str] = set()  # roles that were started more than once
     while not stopping:
         time.sleep(0.1)
         for role, child in children.items():
             if child.poll() is None or stopping:
                 continue
+            if child.returncode == os.EX_CONFIG and role not in again:  # later ones may be an edit underway
+                _stop(list(children.values()))
+                raise BadSettings(f"{role} cannot start with these settings", "Correct what it says above.")
+            again.add(role)
             if time.monotonic() - started[role] < 3:
                 time.sleep(1)  # falls at once: do not spin
             log.error("%s ended with %s, starting it again", role, child.returncode)

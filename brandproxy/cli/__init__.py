@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import brandproxy
-from brandproxy.errors import BrandproxyError, Retryable, told
+from brandproxy.errors import BadSettings, BrandproxyError, Retryable, told
 
 # module -> None: its commands stand at the top; a name: they form a group.
 _GROUPS: tuple[tuple[str, str | None], ...] = (
@@ -73,7 +73,7 @@ def _top(
 
 
 def main() -> None:
-    """Entry point. Errors are one line with what to do next; retryable ones exit with EX_TEMPFAIL."""
+    """Entry point. Errors are one line with what to do next; `_status` says how they exit."""
     try:
         build(*sys.argv[1:2])()
     except (BrandproxyError, OSError, BaseExceptionGroup) as caught:
@@ -81,4 +81,11 @@ def main() -> None:
         if error is None:
             raise
         print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
-        raise SystemExit(EX_TEMPFAIL if isinstance(error, Retryable) else 1) from caught
+        raise SystemExit(_status(error)) from caught
+
+
+def _status(error: BrandproxyError) -> int:
+    """EX_CONFIG tells a supervisor, ours or the system's, that starting again will not help."""
+    if isinstance(error, Retryable):
+        return EX_TEMPFAIL
+    return EX_CONFIG if isinstance(error, BadSettings) else 1

@@ -81,6 +81,7 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
                 stream = settings.event_stream
                 work.append(keep("events", lambda: ship(context, stream)))
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
+        stack.callback(lambda: [task.cancel() for task in tasks])  # also when starting fails further down
         front = await _listen(settings, listeners, edge, stack)
         tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
         gc.collect()

@@ -27,7 +27,7 @@ from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.edge.tls import base_context
 from brandproxy.edge.worker import Listeners, serve
-from brandproxy.errors import told
+from brandproxy.errors import BadSettings, told
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _BACKLOG = 4096
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM. Raises BadSettings when an address cannot be bound."""
+    """Serve until SIGTERM. Raises BadSettings when an address cannot be bound, or a worker cannot even start."""
     _raise_file_limit()
     gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
     listeners = Listeners(
@@ -63,13 +63,19 @@ def run(settings: Settings) -> None:
 
 def _watch(workers: dict[int, int], settings: Settings, listeners: Listeners, ready: int) -> None:
     started = dict.fromkeys(workers.values(), time.monotonic())
+    again: set[int] = set()  # workers that were started more than once
     while True:
         event = signal.sigtimedwait(_SIGNALS, 1.0)
         if event is not None and event.si_signo in (signal.SIGTERM, signal.SIGINT):
             _stop(set(workers))
             return
         for pid, status in _ended(set(workers)):
-            log.error("edge: worker %d (%d) ended with %d", workers.pop(pid), pid, status)
+            number = workers.pop(pid)
+            log.error("edge: worker %d (%d) ended with %d", number, pid, status)
+            if status == os.EX_CONFIG and number not in again:
+                _stop(set(workers))
+                raise BadSettings("the edge cannot start with these settings", "Correct what it says above.")
+            again.add(number)
         for number in set(started) - set(workers.values()):
             if time.monotonic() - started[number] >= 1.0:
                 started[number] = time.monotonic()
@@ -119,6 +125,7 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
         traceback.print_exc() if error is None else print(
             f"brandproxy: {error}\n  {error.action}", file=sys.stderr
         )
+        code = os.EX_CONFIG if isinstance(error, BadSettings) else 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
