@@ -166,6 +166,7 @@ async def test_from_host_add_to_https_verified_by_curl(slow: World, receiver: Re
     assert told.count("certificate.issued") == 1
 
 
+@pytest.mark.timeout(400)
 async def test_three_nodes_order_each_certificate_once_though_one_is_killed(
     quick: World, receiver: Receiver
 ) -> None:
@@ -219,7 +220,7 @@ async def all_told(receiver: Receiver) -> None:
 
 
 async def certified(context: Context, number: int) -> None:
-    async with asyncio.timeout(60 + _HOSTS * 2):
+    async with asyncio.timeout(150 + _HOSTS * 2):  # one request the CA leaves unanswered, and the minute behind it
         while True:
             entries = await context.store.list(keys.CERT)
             if sum(facts(entry.value) is not None for entry in entries) >= number:
