@@ -125,9 +125,8 @@ class KeyRing:
         if self._newest is None:
             raise BadInput("the tenant has no usable signing key", "Run `brandproxy tenant rotate-key`.")
         packing, data = packed
-        mac = self._macs.get((self._newest, kind)) or self._mac(self._newest, kind)
         text = self._heads[packing] + _b64(data)
-        return (text + mac(text)).decode("ascii")
+        return (text + self._mac(self._newest, kind)(text)).decode("ascii")
 
     def open(self, kind: str, token: str, now: int = 0) -> Payload:
         """The payload of a genuine token of this tenant and kind. Raises BadToken; `now` in seconds."""
@@ -200,10 +199,7 @@ def _fields(payload: Payload) -> tuple[str, list[str]]:
     """Kind and wire fields; checks every field."""
     if isinstance(payload, Click):
         url, campaign, message, recipient, link, sent_at, private = payload
-        kind, fields = (
-            "c",
-            [url, campaign, message, recipient, f"{link:x}", f"{sent_at:x}", "p" if private else ""],
-        )
+        kind, fields = "c", click_fields(url, (campaign, message, recipient), link, f"{sent_at:x}", private)
     elif isinstance(payload, Asset):
         kind, fields = "a", [*payload]
     else:
