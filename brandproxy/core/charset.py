@@ -59,9 +59,7 @@ def decode(body: bytes, label: str) -> tuple[str, str]:
 
 
 def sizes(text: str, codec_name: str, at: list[int]) -> list[int]:
-    """The byte offsets of the rising character offsets `at`."""
-    if text.isascii() or codec_name == "latin-1":
-        return at
+    """The byte offsets of the rising character offsets `at`, where characters differ in size."""
     out, here, size = [], 0, 0
     for offset in at:
         piece = text[here:offset]

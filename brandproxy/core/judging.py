@@ -168,7 +168,7 @@ def _html(judge: Judge, leaf: Leaf, body: str, scan: html.Scan, wants_pixel: boo
     outcome = Outcome()
     carried = [links.ours(judge.ring, found.url) for found in scan.found]
     reason = leaf.reason
-    if not reason and any(carried) and any(judge.mint.made(payload) for payload in carried if payload):
+    if not reason and any(judge.mint.made(payload) for payload in carried if payload):
         reason = "already processed"  # opt-out marks are gone then
     for found, payload in zip(scan.found, carried, strict=True):
         decide = _asset if found.role == "asset" else _link
@@ -201,16 +201,9 @@ def _link(judge: Judge, leaf: Leaf, reason: str, found: html.Found, ours: bool, 
         reason = reason or "form fields would be lost"  # they replace the query; no query reaches a Location
     verdict = judge.part(reason, ours) if reason else judge.link(url, ours, private, off, named)
     return Link(
-        leaf.path,
-        place,
-        url,
-        verdict.reason,
-        verdict.new,
-        verdict.number,
-        verdict.private or private,
-        named,
+        leaf.path, place, url, verdict.reason, verdict.new, verdict.number, verdict.private or private, named,
         content,
-    )
+    )  # fmt: skip
 
 
 def _names_another(content: str, url: str) -> str:

@@ -76,9 +76,8 @@ class Links:
 
     def click(self, url: str, number: int, private: bool) -> str:
         """`private`: neither recorded nor counted."""
-        if (
-            len(url) < _SHORT and url.isprintable() and self._fit
-        ):  # the common case, which breaks no rule of a token
+        # The common case, which breaks no rule of a token.
+        if len(url) < _SHORT and url.isprintable() and self._fit:
             fields = click_fields(url, self._fields, number, self._sent, private)
             return f"{self._base}/c/{self._ring.seal('c', pack(fields))}"
         refs = self._refs

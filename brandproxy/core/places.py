@@ -68,9 +68,8 @@ def mark_span(text: str, start: int, end: int) -> tuple[int, int]:
         return 0, 0
     while text[end] != "/" and text[start - 1] in "\t\n\f\r ":
         start -= 1
-    if text.endswith(
-        ("--", "--!"), 0, start
-    ):  # with a ">" behind the mark, or behind the next, it would end a comment
+    # With a ">" behind the mark, or behind the next one, these would end a comment.
+    if text.endswith(("--", "--!"), 0, start):
         return 0, 0
     return start, end
 
