@@ -28,6 +28,14 @@ TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
 XFF = b"x-forwarded-for"
 
 
+def keep_whole_addresses(running: RunningEdge) -> None:
+    async def full(context: Context) -> None:
+        policy = Policy(address_privacy="full")
+        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
+
+    running.change(full)
+
+
 @pytest.mark.parametrize(
     ("peer", "told", "client"),
     [
@@ -107,12 +115,7 @@ def test_a_damaged_proxy_header_is_refused_not_crashed_on(fixed: bytes, rest: by
 def balanced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEdge]:
     data = tmp_path_factory.mktemp("balanced")
     running = prepare(data, BRANDPROXY_EDGE_PROXY_PROTOCOL="true")
-
-    async def full(context: Context) -> None:
-        policy = Policy(address_privacy="full")
-        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
-
-    running.change(full)
+    keep_whole_addresses(running)
     running.start()
     yield running
     running.stop()
@@ -158,12 +161,7 @@ def test_a_proxy_on_a_unix_socket_is_believed_and_the_socket_is_its_groups_alone
     with socket.socket(socket.AF_UNIX) as dead:  # left by an edge that was killed
         dead.bind(str(path))
     running = prepare(tmp_path, BRANDPROXY_EDGE_HTTP=f"unix:{path}")
-
-    async def full(context: Context) -> None:
-        policy = Policy(address_privacy="full")
-        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
-
-    running.change(full)
+    keep_whole_addresses(running)
     running.start()
     try:
         assert path.stat().st_mode & 0o777 == 0o660
@@ -208,12 +206,7 @@ def test_a_tcp_balancer_on_a_unix_socket_tells_the_clients_address(tmp_path: Pat
 def test_one_address_takes_both_families_and_ipv4_clients_keep_their_own(tmp_path: Path) -> None:
     running = prepare(tmp_path, BRANDPROXY_EDGE_TRUSTED_PROXIES="127.0.0.0/8")
     running.environment["BRANDPROXY_EDGE_HTTP"] = f"[::]:{running.http}"
-
-    async def full(context: Context) -> None:
-        policy = Policy(address_privacy="full")
-        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
-
-    running.change(full)
+    keep_whole_addresses(running)
     running.start()
     try:
         token = running.token(Click("https://shop.example/"))

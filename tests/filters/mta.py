@@ -152,6 +152,23 @@ def wait_for(port: int, seconds: float = 10) -> None:
             time.sleep(0.05)
 
 
+@contextmanager
+def foreground(command: list[str | Path], home: Path, *ports: int, seconds: float = 10) -> Iterator[None]:
+    """A server that stays in the foreground, until the block ends; what it said is printed when that fails."""
+    with open(home / "output", "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        for port in ports:
+            wait_for(port, seconds)
+        yield
+    except BaseException:
+        print((home / "output").read_text(errors="replace")[-3000:])
+        raise
+    finally:
+        process.kill()
+        process.wait(10)
+
+
 @dataclass
 class Received:
     sender: str

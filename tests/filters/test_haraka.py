@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from brandproxy.filters import smtp
 from tests.conftest import free_port, need_program, npm_packages
 from tests.filters.conftest import HTML, LINK, installation, running
-from tests.filters.mta import send, start_sink, wait_for
+from tests.filters.mta import foreground, send, start_sink
 from tests.filters.recipes import lines
 
 HERE = Path(__file__).parent
@@ -51,18 +50,8 @@ def haraka(home: Path, proxy: int, back: int, sink: int) -> Iterator[int]:
     shipped, port = npm_packages(HERE / "haraka") / "Haraka", free_port()
     node = need_program("node", "npm")
     furnish(home, shipped, {"0.0.0.0:587": f"127.0.0.1:{port}", "10026": str(back), "8025": str(proxy)}, sink)
-    with open(home / "output", "wb") as output:
-        process = subprocess.Popen([node, shipped / "bin" / "haraka", "-c", home], stdout=output, stderr=output)
-    try:
-        wait_for(port, 30)
-        wait_for(back, 30)
+    with foreground([node, shipped / "bin" / "haraka", "-c", home], home, port, back, seconds=30):
         yield port
-    except BaseException:
-        print((home / "output").read_text(errors="replace")[-3000:])
-        raise
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 async def test_haraka_there_and_back() -> None:

@@ -18,7 +18,7 @@ import pytest
 from brandproxy.filters import smtp
 from tests.conftest import free_port
 from tests.filters.conftest import HTML, LINK, installation, running
-from tests.filters.mta import need_python_for_all, send, start_sink, wait_for
+from tests.filters.mta import foreground, need_python_for_all, send, start_sink
 
 CACHE = Path(tempfile.gettempdir()) / "brandproxy-packages"
 BRANDED = b"https://links.acme.example/c/"
@@ -51,17 +51,8 @@ def apart(home: Path, users: dict[str, int], script: str, port: int) -> Iterator
         (home / name).write_text(Path("/etc", name).read_text() + added)
     mounts = "".join(f"mount --bind {home}/{name} /etc/{name}\n" for name in ("passwd", "group"))
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", f"set -e\n{mounts}{script}"]
-    with open(home / "output", "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        wait_for(port)
+    with foreground([*command], home, port):
         yield
-    except BaseException:
-        print((home / "output").read_text(errors="replace")[-3000:])
-        raise
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 @contextmanager

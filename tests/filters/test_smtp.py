@@ -40,8 +40,8 @@ async def proxy(tmp_path: Path, sink: Sink, **mail: object) -> AsyncIterator[tup
 
 
 @asynccontextmanager
-async def recorder(*offers: bytes) -> AsyncIterator[tuple[Sink, list[bytes]]]:
-    """A next hop that agrees to everything; what it was told, line by line."""
+async def recorder(*offers: bytes, final: bytes = b"250 ok\r\n") -> AsyncIterator[tuple[Sink, list[bytes]]]:
+    """A next hop that agrees to everything; what it was told, line by line, and `final` to each final dot."""
     said: list[bytes] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,8 +49,11 @@ async def recorder(*offers: bytes) -> AsyncIterator[tuple[Sink, list[bytes]]]:
         while line := await reader.readline():
             said.append(line.rstrip())
             if line.startswith(b"EHLO"):
-                writer.writelines(b"250-%s\r\n" % line for line in (b"x", *offers))
-            writer.write(b"250 ok\r\n")
+                writer.writelines(b"250-%s\r\n" % offer for offer in (b"x", *offers))
+            if line.startswith(b"DATA"):
+                writer.write(b"354 go\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+            writer.write(final if line.startswith(b"DATA") else b"250 ok\r\n")
         writer.close()
 
     server = await asyncio.start_server(note, "127.0.0.1", 0)
@@ -65,6 +68,12 @@ async def client(port: int, work: Callable[[smtplib.SMTP], T]) -> T:
             return work(connection)
 
     return await asyncio.to_thread(run)
+
+
+def encrypt(connection: smtplib.SMTP, trust: ssl.SSLContext) -> None:
+    connection._host = "localhost"  # type: ignore[attr-defined]
+    connection.starttls(context=trust)
+    connection.ehlo("client.example")
 
 
 def say(connection: smtplib.SMTP, *commands: str) -> list[int]:
@@ -352,9 +361,7 @@ async def test_strangers_log_in_with_an_api_key_over_tls_and_stay_themselves(tmp
         def work(connection: smtplib.SMTP) -> list[int]:
             trust = ssl.create_default_context()
             authority.configure_trust(trust)
-            connection._host = "localhost"  # type: ignore[attr-defined]
-            connection.starttls(context=trust)
-            connection.ehlo("client.example")
+            encrypt(connection, trust)
             assert "xclient" not in connection.esmtp_features
             wrong = b64encode(b"\0acme\0bp_x_wrong").decode()
             codes = say(connection, f"AUTH PLAIN {wrong}", "XCLIENT LOGIN=acme", "XFORWARD NAME=x")

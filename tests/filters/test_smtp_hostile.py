@@ -20,7 +20,7 @@ from brandproxy.filters.smtp import Front
 from tests.conftest import free_port
 from tests.filters.conftest import HTML, LINK
 from tests.filters.mta import Sink, start_sink
-from tests.filters.test_smtp import BRANDED, client, proxy, recorder, say
+from tests.filters.test_smtp import BRANDED, client, encrypt, proxy, recorder, say
 
 OTHERS = HTML.replace(b"news@acme.example", b"a@example.net")
 
@@ -146,7 +146,7 @@ async def test_no_address_or_attribute_carries_a_second_command(tmp_path: Path) 
 
 
 async def test_an_address_in_no_known_charset_goes_on_as_it_was_said(tmp_path: Path) -> None:
-    async with scripted() as (hop, said), proxy(tmp_path, hop) as (_, port):
+    async with recorder() as (hop, said), proxy(tmp_path, hop) as (_, port):
 
         def work(peer: Raw) -> None:
             replies = peer.say(b"EHLO x", b"MAIL FROM:<\xff@acme.example>", b"RCPT TO:<\xe9@example.org>", b"DATA")
@@ -160,7 +160,7 @@ async def test_an_address_in_no_known_charset_goes_on_as_it_was_said(tmp_path: P
 async def test_what_is_forwarded_about_a_client_holds_for_its_own_mail_only(tmp_path: Path) -> None:
     """Postfix sends several mails over one connection, each with the attributes of its own client."""
     offers = (b"XFORWARD NAME ADDR IDENT",)
-    async with scripted(*offers) as (hop, said), proxy(tmp_path, hop) as (_, port):
+    async with recorder(*offers) as (hop, said), proxy(tmp_path, hop) as (_, port):
 
         def work(peer: Raw) -> None:
             peer.say(b"EHLO x")
@@ -178,33 +178,11 @@ async def test_what_is_forwarded_about_a_client_holds_for_its_own_mail_only(tmp_
         ]  # fmt: skip
 
 
-@asynccontextmanager
-async def scripted(*offers: bytes, final: bytes = b"250 ok\r\n") -> AsyncIterator[tuple[Sink, list[bytes]]]:
-    """A next hop that takes messages; what it was told, and `final` to each final dot."""
-    said: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 x\r\n")
-        while line := await reader.readline():
-            said.append(line.rstrip())
-            if line.startswith(b"EHLO"):
-                writer.writelines(b"250-%s\r\n" % offer for offer in (b"x", *offers))
-            if line.startswith(b"DATA"):
-                writer.write(b"354 go\r\n")
-                await reader.readuntil(b"\r\n.\r\n")
-            writer.write(final if line.startswith(b"DATA") else b"250 ok\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield Sink(server.sockets[0].getsockname()[1]), said
-
-
 @pytest.mark.parametrize(
     "final", [b"354 more\r\n", b"421 bye\r\n", b"25 ok\r\n", b"nonsense\r\n", b"\r\n", b"999 x\r\n"]
 )
 async def test_only_an_answer_that_takes_the_message_takes_it(tmp_path: Path, final: bytes) -> None:
-    async with scripted(final=final) as (hop, _), proxy(tmp_path, hop) as (_, port):
+    async with recorder(final=final) as (hop, _), proxy(tmp_path, hop) as (_, port):
 
         def work(peer: Raw) -> None:
             peer.say(b"EHLO x", *ENVELOPE[:2], b"DATA")
@@ -265,9 +243,7 @@ async def test_who_guesses_keys_is_cut_off(tmp_path: Path) -> None:
     async with start_sink() as sink, with_tls(tmp_path, sink, networks=()) as (port, trust):
 
         def work(connection: smtplib.SMTP) -> list[int]:
-            connection._host = "localhost"  # type: ignore[attr-defined]
-            connection.starttls(context=trust)
-            connection.ehlo("client.example")
+            encrypt(connection, trust)
             wrong = b64encode(b"\0acme\0bp_x_wrong").decode()
             codes = say(connection, *[f"AUTH PLAIN {wrong}"] * 4)
             with pytest.raises(smtplib.SMTPServerDisconnected):
@@ -287,9 +263,7 @@ async def test_a_login_while_the_store_is_away_may_be_tried_again(
     async with start_sink() as sink, with_tls(tmp_path, sink, networks=()) as (port, trust):
 
         def work(connection: smtplib.SMTP) -> list[int]:
-            connection._host = "localhost"  # type: ignore[attr-defined]
-            connection.starttls(context=trust)
-            connection.ehlo("client.example")
+            encrypt(connection, trust)
             right = b64encode(b"\0acme\0bp_x_right").decode()
             return say(connection, f"AUTH PLAIN {right}", "MAIL FROM:<a@b.example>")
 
