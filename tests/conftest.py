@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,11 +20,36 @@ if TYPE_CHECKING:
 CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
 
 
-def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _own_ports() -> Iterator[int]:
+    """Ports beneath those the kernel gives to outgoing connections: to each worker of the run its own, from anywhere."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    size = (32768 - 10240) // workers
+    first = 10240 + size * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    return itertools.islice(itertools.cycle(range(first, first + size)), random.randrange(size), None)
+
+
+_PORTS = _own_ports()
+
+
+def free_port(behind: int = 0) -> int:
+    """A loopback port nobody has, as are the `behind` after it; no second call and no outgoing connection gets it."""
+    for port in _PORTS:
+        wanted = range(port, port + 1 + behind)
+        if all(map(_is_free, wanted)):
+            for _ in range(behind):
+                next(_PORTS)
+            return port
+    raise AssertionError("every port is taken")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+        try:
+            stream.bind(("", port))
+            datagram.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def need_program(name: str, package: str) -> str:

@@ -407,7 +407,7 @@ async def test_xclient_starts_the_session_anew_as_another_and_names_the_user(tmp
 async def test_leaving_lets_the_message_underway_end_and_sends_the_idle_away(tmp_path: Path) -> None:
     port = free_port()
     async with start_sink() as sink:
-        sink.delay = 0.5
+        sink.before_data = asyncio.Event()
         settings = {"smtp": f"127.0.0.1:{port}", "next_hop": f"127.0.0.1:{sink.port}"}
         async with installation(tmp_path, **settings) as context, running(smtp.run, context) as filter_:
             idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -415,10 +415,13 @@ async def test_leaving_lets_the_message_underway_end_and_sends_the_idle_away(tmp
             work = asyncio.ensure_future(
                 client(port, lambda c: c.sendmail("news@acme.example", ["b@example.org"], HTML))
             )
-            await asyncio.sleep(0.25)
+            async with asyncio.timeout(20):
+                while not sink.halfway:
+                    await asyncio.sleep(0.02)
             filter_.cancel()
             assert (await idle_reader.readline()).startswith(b"421")
             idle_writer.close()
+            sink.before_data.set()
             assert await work == {}
             await asyncio.gather(filter_, return_exceptions=True)
             assert len(sink.received) == 1

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -18,17 +17,15 @@ from tests.conftest import free_port
 
 @pytest.mark.parametrize("role", ["edge", "control", "milter", "all"])
 def test_metrics_answer_once_the_process_serves_and_it_ends_on_sigterm(role: str, tmp_path: Path) -> None:
-    ports = {
-        name: free_port()
-        for name in ("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN", "MAIL_MILTER", "METRICS_LISTEN")
-    }
+    ports = {name: free_port() for name in ("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN", "MAIL_MILTER")}
+    ports["METRICS_LISTEN"] = free_port(behind=2)  # `all` is three processes, with a port each
     environment = {k: v for k, v in os.environ.items() if not k.startswith("BRANDPROXY_")}
     environment |= {f"BRANDPROXY_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
     environment |= {"BRANDPROXY_DATA": str(tmp_path), "BRANDPROXY_EDGE_WORKERS": "1"}
-    log = (tmp_path / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "brandproxy", "serve", "--role", role], env=environment, stderr=log
-    )
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "brandproxy", "serve", "--role", role], env=environment, stderr=log
+        )
     try:
         until = time.monotonic() + 60
         while True:
@@ -41,10 +38,9 @@ def test_metrics_answer_once_the_process_serves_and_it_ends_on_sigterm(role: str
                     with urlopen(f"http://127.0.0.1:{ports['METRICS_LISTEN'] + 1}/metrics", timeout=2) as answer:
                         assert b"# HELP" in answer.read()
                 break
-            except URLError:
+            except OSError:  # refused, or reset by a process that is not ready
                 time.sleep(0.1)
     finally:
         process.terminate()
         assert process.wait(20) in (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
-        log.close()
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
