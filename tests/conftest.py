@@ -21,7 +21,7 @@ CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
 
 
 def _own_ports() -> Iterator[int]:
-    """Ports beneath those the kernel gives to outgoing connections: to each worker of the run its own, from anywhere."""
+    """Ports beneath those the kernel gives to outgoing connections; each worker of the run has its own."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     size = (32768 - 10240) // workers
     first = 10240 + size * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
@@ -32,7 +32,7 @@ _PORTS = _own_ports()
 
 
 def free_port(behind: int = 0) -> int:
-    """A loopback port nobody has, as are the `behind` after it; no second call and no outgoing connection gets it."""
+    """A loopback port nobody has, with the `behind` after it; neither a second call nor a connection gets it."""
     for port in _PORTS:
         wanted = range(port, port + 1 + behind)
         if all(map(_is_free, wanted)):
