@@ -40,6 +40,9 @@ async def context(tmp_path: Path, knot: Knot) -> AsyncIterator[Context]:
             "pending_seconds": 1,
             "dkim_domain": "dkim.test",
             "bounce_host": "bounces.test",
+            "nameservers": "ns.mail.acme.test",
+            "update_server": knot.server,
+            "update_key": SecretStr(KEY),
         },
         certs={"ca": "dev"},
     )
@@ -129,11 +132,8 @@ async def test_caddy_may_issue_for_proven_hosts_only(context: Context, site: Non
 
 
 async def test_the_page_of_a_delegated_zone_shows_what_is_the_customers_and_what_is_ours(
-    context: Context, site: None, knot: Knot
+    context: Context, site: None
 ) -> None:
-    dns = {"nameservers": "ns.mail.acme.test", "update_server": knot.server, "update_key": SecretStr(KEY)}
-    own = context.settings.dns.model_copy(update=dns)
-    object.__setattr__(context, "settings", context.settings.model_copy(update={"dns": own}))
     host = await context.registry.add_host("links.mail.acme.test", "acme", zone="mail.acme.test")
     for _ in range(2):
         await Watcher(context).check(host.name)
