@@ -51,14 +51,14 @@ def stages(context: Context, token: str) -> Iterator[tuple[str, Callable[[], obj
     site = context.directory.site(HOST)
     assert headers is not None
     assert site is not None
-    visit = visit_of("GET", headers, "127.0.0.1")
+    visit = visit_of("GET", headers.items(), "127.0.0.1")
     links = Links(KillList())
     answer = links.click(site, token, visit)
     record = answer.record
     assert record is not None
     yield "request", lambda: _REQUEST.fullmatch(data), "shape of a browser's request"
     yield "headers", lambda: _headers(match[3]), "those that matter"
-    yield "visit", lambda: visit_of("GET", headers, "127.0.0.1"), "host, agent, hints, address"
+    yield "visit", lambda: visit_of("GET", headers.items(), "127.0.0.1"), "host, agent, hints, address"
     yield "site", lambda: context.directory.site(HOST), "host to tenant and keys"
     yield "token", lambda: site.ring.open("c", token), "verify and unpack"
     yield "click", lambda: links.click(site, token, visit), "token, kill list, location, record"

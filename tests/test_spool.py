@@ -6,13 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 
 from brandproxy.errors import BadInput, SpoolFull
-from brandproxy.spool import Spool, read, remove, segments
+from brandproxy.spool import Spool, read, remove, segments, writer
 
 
 def everything(directory: Path) -> list[bytes]:
@@ -47,6 +48,34 @@ async def test_appends_in_flight_together_share_one_sync(tmp_path: Path, monkeyp
     await spool.close()
     assert len(everything(tmp_path)) == 500
     assert len(syncs) < 20
+
+
+async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PATIENCE", 60.0)
+    spool = Spool(tmp_path, "w1")
+    async with asyncio.timeout(10):
+        await spool.append(b"alone")
+    await spool.close()
+
+
+async def test_one_that_comes_soon_after_goes_with_the_next_and_never_waits_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ALONE", 60.0)
+    monkeypatch.setattr(writer, "PATIENCE", 60.0)
+    spool = Spool(tmp_path, "w1")
+    spool._flushed = time.monotonic()
+    async with asyncio.timeout(10):
+        first = spool.append(b"1")
+        await asyncio.sleep(0.1)
+        assert everything(tmp_path) == []
+        second = spool.append(b"2")
+        assert second is first
+        await second
+        monkeypatch.setattr(writer, "PATIENCE", 0.004)
+        await spool.append(b"3")  # nobody joins it
+    await spool.close()
+    assert everything(tmp_path) == [b"1", b"2", b"3"]
 
 
 async def test_a_cancelled_waiter_does_not_disturb_the_others(tmp_path: Path) -> None:

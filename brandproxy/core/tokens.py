@@ -51,6 +51,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _PLAIN, _DEFLATED = "A", "B"
 _MAC = 22
 _SEPARATOR = "\x1f"
+_WIDTH = {"c": 7, "a": 3, "o": 4, "u": 6}  # fields by kind
 _TOKEN = re.compile(rf"[AB][A-Za-z0-9_-]{{23,{MAX_TOKEN - 1}}}")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
@@ -220,7 +221,7 @@ def _explain(fields: list[str]) -> None:
 
 def _payload(kind: str, fields: list[str]) -> Payload:
     """Fields back to a payload; BadToken when their number or form is not version 1's."""
-    width = {"c": 7, "a": 3, "o": 4, "u": 6}[kind]
+    width = _WIDTH[kind]
     if len(fields) > width:
         raise BadToken("unreadable")
     f = fields + [""] * (width - len(fields))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from http import HTTPStatus
 from string import Template
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -24,19 +26,23 @@ class Visit:
 @dataclass(slots=True)
 class Answer:
     status: int
-    headers: Headers = field(default_factory=list)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
     record: bytes | None = None
 
-    def wire_headers(self) -> Headers:
+    def wire_headers(self) -> list[tuple[bytes, bytes]]:
         return [*self.headers, *_ALWAYS, (b"content-length", b"%d" % len(self.body))]
 
+    def head(self) -> bytes:
+        """Status line and headers, without the empty line; HTTP/1.1 (RFC 9112 §4)."""
+        return _head(self.status, self.headers, len(self.body))
 
-_ALWAYS: Headers = [
+
+_ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-robots-tag", b"noindex"),
     (b"referrer-policy", b"no-referrer"),
-]
+)
 NO_STORE = (b"cache-control", b"no-store")
 
 # 43 bytes, one transparent pixel: GIF89a, 1×1, two colours, the first transparent.
@@ -55,10 +61,17 @@ _CSP = (
 )
 
 
+@lru_cache(maxsize=2048)  # a campaign's few links are clicked by many
+def _head(status: int, headers: tuple[tuple[bytes, bytes], ...], length: int) -> bytes:
+    lines = [b"%b: %b\r\n" % header for header in (*headers, *_ALWAYS)]
+    start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode("ascii")
+    return b"".join([start, *lines, b"content-length: %d\r\n" % length])
+
+
 def page(status: int, title: str, text: str, brand: str = "") -> Answer:
     """A small page under the tenant's name; never cached, never a redirect, no link on it."""
     body = _PAGE.substitute(title=escape(title), text=escape(text), brand=escape(brand)).encode("utf-8")
-    headers = [(b"content-type", b"text/html; charset=utf-8"), NO_STORE, (b"content-security-policy", _CSP)]
+    headers = ((b"content-type", b"text/html; charset=utf-8"), NO_STORE, (b"content-security-policy", _CSP))
     return Answer(status, headers, body)
 
 
@@ -78,14 +91,14 @@ def misdirected() -> Answer:
 
 def not_allowed(methods: str) -> Answer:
     answer = plain(405, HTTPStatus(405).phrase + "\n")
-    answer.headers.append((b"allow", methods.encode("ascii")))
+    answer.headers += ((b"allow", methods.encode("ascii")),)
     return answer
 
 
 def plain(status: int, text: str, kind: bytes = b"text/plain; charset=utf-8") -> Answer:
-    return Answer(status, [(b"content-type", kind), NO_STORE], text.encode("utf-8"))
+    return Answer(status, ((b"content-type", kind), NO_STORE), text.encode("utf-8"))
 
 
 def redirect(location: bytes, record: bytes | None) -> Answer:
     """302 rather than 301 or 307: each click must come back to us, and only as a GET."""
-    return Answer(302, [(b"location", location), NO_STORE], b"", record)
+    return Answer(302, ((b"location", location), NO_STORE), b"", record)

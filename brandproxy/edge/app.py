@@ -38,6 +38,7 @@ _PURPOSES = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 LOCAL = "unix:"  # the peer of a connection on a unix socket: only a proxy of this machine may open it
 DISK_PATIENCE = 10.0  # seconds an answer waits for a disk that hangs
 MAX_AGENT = 512  # characters of a User-Agent that are kept
+_LONGEST = 45  # characters of an address: IPv6 with IPv4 at its end
 
 
 class Edge:
@@ -78,7 +79,8 @@ class Edge:
             await self.send(send, await self._challenge(path.rpartition("/")[2]))
             return
         peer = scope["client"][0] if scope.get("client") else ""
-        visit = visit_of(scope["method"], headers, client_address(peer, headers, self.trusted))
+        told = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
+        visit = visit_of(scope["method"], headers, client_address(peer, told, self.trusted))
         site = self.context.directory.site(visit.host)
         if site is None or self.misdirected(site, scope.get("state", {}).get("sni")):
             await self.send(send, answers.misdirected() if site else answers.not_found())
@@ -143,7 +145,7 @@ class Edge:
         found = await self.challenges.get(token) if _CHALLENGE.fullmatch(token) else None
         if found is None:
             return answers.plain(404, "No such challenge\n")
-        return Answer(200, [(b"content-type", b"application/octet-stream"), answers.NO_STORE], found)
+        return Answer(200, ((b"content-type", b"application/octet-stream"), answers.NO_STORE), found)
 
     async def _asset(self, scope: Scope, receive: Receive, send: Send, site: Site, token: str) -> None:
         payload = self.links.open(site, "a", token)
@@ -223,31 +225,35 @@ def visit_of(method: str, headers: Headers, address: str) -> Visit:
     return visit
 
 
-def client_address(peer: str, headers: Headers, trusted: tuple[Network, ...]) -> str:
-    """The client's address: the last one in X-Forwarded-For that is not a proxy of ours.
+def client_address(peer: str, told: bytes, trusted: tuple[Network, ...]) -> str:
+    """The client's address: the last one in X-Forwarded-For (`told`) that is not a proxy of ours.
 
     The list grows at its end, so what stands before the first foreign address is the client's own word and is
     never believed; from a peer that is not trusted none of it is. A peer on a unix socket is trusted.
     """
-    if peer != LOCAL and not (trusted and _is_trusted(peer, trusted)):
+    if peer != LOCAL and not _is_trusted(peer, trusted):
         return peer
     peer = "" if peer == LOCAL else peer
-    told = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
-    for address in reversed([part.strip() for part in told.split(",") if part.strip()]):
-        if not _is_trusted(address, trusted):
-            return address if _is_address(address) else peer
-        peer = address
+    for part in reversed(told.decode("latin-1").split(",")):
+        address = part.strip()
+        if address and not _is_trusted(address, trusted):
+            return address if _parsed(address) else peer
+        peer = address or peer
     return peer
 
 
-@lru_cache(maxsize=4096)
 def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
-    return _is_address(address) and any(ipaddress.ip_address(address) in network for network in trusted)
+    ip = _parsed(address) if trusted else None
+    return ip is not None and any(ip in network for network in trusted)
 
 
-def _is_address(text: str) -> bool:
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    return _cached(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _cached(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None

@@ -16,7 +16,6 @@ import logging
 import re
 import resource
 from email.utils import formatdate
-from http import HTTPStatus
 from math import ceil
 from typing import Protocol
 
@@ -24,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from brandproxy.core.tokens import Asset
-from brandproxy.edge.answers import Answer, Headers
+from brandproxy.edge.answers import Answer
 from brandproxy.edge.app import DISK_PATIENCE, Edge, client_address, host_name, visit_of
 from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.secured import Secured
@@ -46,8 +45,6 @@ _STALL = 30.0  # seconds an answer may wait for its reader
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
 
 log = logging.getLogger(__name__)
-
-_STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
 
 
 class Open(Protocol):
@@ -220,12 +217,12 @@ class Connection(asyncio.Protocol):
             self._answer(answer)
         return answer is not None
 
-    def _asset(self, token: str, headers: Headers) -> bytes | None:
+    def _asset(self, token: str, headers: dict[bytes, bytes]) -> bytes | None:
         """The whole answer, or None when the slow way has to find it."""
-        edge, names = self._front.edge, dict(headers)
-        if b"range" in names or any(name.startswith(b"if-") for name in names):
+        edge = self._front.edge
+        if b"range" in headers or any(name.startswith(b"if-") for name in headers):
             return None
-        site = edge.context.directory.site(host_name(names[b"host"]))
+        site = edge.context.directory.site(host_name(headers[b"host"]))
         if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
             return None
         payload = edge.links.open(site, "a", token)
@@ -235,18 +232,19 @@ class Connection(asyncio.Protocol):
         end = b"connection: close\r\n\r\n" if self._close else b"\r\n"
         return b"".join((ready[0], self._front.date, end, ready[1]))
 
-    def _persistence(self, headers: Headers) -> bool:
+    def _persistence(self, headers: dict[bytes, bytes]) -> bool:
         """Heed the Connection header; False when it says something else than keep-alive or close."""
-        connection = next((value.lower() for name, value in headers if name == b"connection"), b"keep-alive")
+        connection = headers.get(b"connection", b"keep-alive").lower()
         self._close = self._close or connection == b"close"
         return connection in (b"keep-alive", b"close")
 
-    def _click(self, token: str, headers: Headers) -> Answer | None:
+    def _click(self, token: str, headers: dict[bytes, bytes]) -> Answer | None:
         """The answer, or None when the slow way has to find it."""
         edge = self._front.edge
         if self._peer is None and self._transport is not None:
             self._peer = plain((self._transport.get_extra_info("peername") or ("",))[0])  # "": gone already
-        visit = visit_of("GET", headers, client_address(self._peer or "", headers, edge.trusted))
+        address = client_address(self._peer or "", headers.get(b"x-forwarded-for", b""), edge.trusted)
+        visit = visit_of("GET", headers.items(), address)
         site = edge.context.directory.site(visit.host)
         if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
             return None
@@ -304,15 +302,16 @@ class Connection(asyncio.Protocol):
 
 def render(answer: Answer, date: bytes, close: bool) -> bytes:
     """`date` is the whole Date line. A connection persists unless told otherwise (RFC 9112 §9.3)."""
-    lines = [b"%b: %b\r\n" % header for header in answer.wire_headers()]
     end = b"connection: close\r\n\r\n" if close else b"\r\n"
-    return b"".join([_STATUS[answer.status], date, *lines, end, answer.body])
+    return b"".join((answer.head(), date, end, answer.body))
 
 
-def _headers(block: bytes) -> Headers | None:
+def _headers(block: bytes) -> dict[bytes, bytes] | None:
     """The headers that matter, or None for a request that is not a plain GET of one host."""
-    found = [(name.lower(), value.rstrip(b"\t ")) for name, value in _WANTED.findall(block)]
-    names = {name for name, _ in found}
-    if len(names) != len(found) or b"host" not in names or names & _NOT_HERE:
-        return None
-    return found
+    headers: dict[bytes, bytes] = {}
+    for spelled, value in _WANTED.findall(block):
+        name = spelled.lower()
+        if name in headers or name in _NOT_HERE:
+            return None
+        headers[name] = value.rstrip(b"\t ")
+    return headers if b"host" in headers else None

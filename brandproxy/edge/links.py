@@ -48,7 +48,7 @@ class Links:
         """The picture comes whatever the token: a broken image in a mail helps nobody."""
         payload = self.open(site, "o", token)
         refused = isinstance(payload, Answer)
-        headers = [(b"content-type", b"image/gif"), (b"cache-control", b"no-store, private, max-age=0")]
+        headers = ((b"content-type", b"image/gif"), (b"cache-control", b"no-store, private, max-age=0"))
         record = None if refused else self.record("o", site, token, visit)
         return Answer(404 if refused else 200, headers, answers.GIF, record)
 

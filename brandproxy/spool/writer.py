@@ -1,8 +1,11 @@
 """The writing side. Invariant: when a `Commit` is done without error its record is on disk (`fsync`) or with the
 kernel (`os`) and stays readable until its segment is removed. What was not kept is counted in `lost`, exactly.
 
-One writer per `Spool`, on one event loop; one thread writes. All records appended within `GATHER` seconds, and
-all that arrive while the disk is busy, share one write and one fdatasync (group commit).
+One writer per `Spool`, on one event loop; one thread writes. Records share one write and one fdatasync (group
+commit), and a click's answer waits as long as its record:
+1. one that comes when none was written for `ALONE` seconds is written at once: nobody would join it
+2. others wait for company: until one comes when the first has waited `GATHER` seconds, or for `PATIENCE` seconds
+3. while the disk is busy all wait, and are then as if they had just come
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ log = logging.getLogger(__name__)
 WRITTEN = Counter("brandproxy_spool_records", "Records made durable", ["spool"])
 LOST = Counter("brandproxy_spool_lost", "Records that could not be kept: raise the alarm", ["spool"])
 
-GATHER = 0.002  # seconds a record waits for company; a click's answer waits as long
+ALONE, GATHER, PATIENCE = 0.010, 0.002, 0.004  # seconds
 MAX_PENDING = 16 << 20  # bytes waiting for a slow disk before records are refused
 
 _WRITER = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -97,6 +100,9 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._since = 0.0  # when the first of them came, or the disk had time for it
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushed = 0.0
         self._commit = Commit()
         self._writing = False
         self._closed = False
@@ -108,11 +114,14 @@ class Spool:
         if self._closed or self._pending_bytes > MAX_PENDING:
             self._count(1, "closed" if self._closed else "the disk does not follow")
             raise SpoolFull("the spool takes no records")
-        if not self._pending and not self._writing:
-            self._loop.call_later(GATHER, self._flush)
-        self._pending.append(record)
+        now, commit = time.monotonic(), self._commit
+        if not self._pending:
+            self._since = now
+        self._pending.append(frame(record))
         self._pending_bytes += len(record)
-        return self._commit
+        if not self._writing:
+            self._gather(now)
+        return commit
 
     async def close(self) -> None:
         """Write what is pending and seal the segment."""
@@ -125,9 +134,18 @@ class Spool:
         if self.lost:
             log.error("spool: closed; events lost in all: %d", self.lost)
 
+    def _gather(self, now: float) -> None:
+        """Flush what is pending, or see to it that it will be."""
+        if now - self._since >= GATHER or now - self._flushed >= ALONE:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(PATIENCE, self._flush)
+
     def _flush(self) -> None:
-        if self._writing or not self._pending:
-            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._flushed = time.monotonic()
         records, commit = self._pending, self._commit
         self._pending, self._pending_bytes, self._commit = [], 0, Commit()
         self._writing = True
@@ -154,8 +172,9 @@ class Spool:
         else:
             self._count(count, str(error))
         commit.finish(error)
-        if self._pending:
-            self._loop.call_later(GATHER, self._flush)
+        if self._pending and not self._writing:
+            self._since = time.monotonic()
+            self._gather(self._since)
 
     def _count(self, count: int, why: str) -> None:
         if self.lost == 0 or self.lost // 1000 != (self.lost + count) // 1000:
@@ -178,8 +197,8 @@ class _Appender:
         self._total, self._looked = 0, 0.0
 
     def append(self, records: list[bytes]) -> None:
-        """Raises OSError or SpoolFull, then none of `records` stays on disk."""
-        data = b"".join(map(frame, records))
+        """Take framed records. Raises OSError or SpoolFull, then none of them stays on disk."""
+        data = b"".join(records)
         self._admit(len(data))
         self._rotate()
         try:
