@@ -17,6 +17,12 @@ import pytest
 if TYPE_CHECKING:
     from tests.parts import Knot
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if len({item.nodeid for item in items}) != len(items):
+        raise pytest.UsageError("tests share a node id: xdist would run one of them and leave out the others")
+
+
 CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
 
 
