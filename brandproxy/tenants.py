@@ -29,6 +29,8 @@ T = TypeVar("T")
 _TENANT = TypeAdapter(Tenant)
 _HOST = TypeAdapter(Host)
 
+UNPROVEN = 7 * 86400  # seconds after which a claim without proof keeps nobody else from the name
+
 
 class Codec:
     """Records to store values and back. Tenants hold signing keys, so they are sealed whole."""
@@ -137,6 +139,7 @@ class Registry:
         """Claim a name for a tenant, atomically, with a CNAME target that was never given out before.
 
         `zone`: a zone above the name that the customer delegates to us; it is then this tenant's alone.
+        A claim that nobody proved for `UNPROVEN` seconds gives way to another tenant's.
         Raises BadInput (not a name one customer can own), Conflict (somebody has it).
         """
         name = self._claimable(name)
@@ -150,8 +153,16 @@ class Registry:
                 await self.audit("host.add", name, host.change, tenant=tenant)
                 await self.tell(host)
                 return host
-        owner = await self.host(name)
-        raise Conflict(f"host {name} belongs to tenant {owner.tenant!r} already")
+        there = await self.host(name)
+        if there.tenant == tenant:
+            raise Conflict(f"tenant {tenant!r} has host {name} already", "See `brandproxy dns HOST`.")
+        if there.state is HostState.PENDING and now - there.since >= UNPROVEN and not zone and not there.zone:
+            return await self.transfer_host(name, tenant, there)
+        raise Conflict(
+            f"host {name} is another tenant's",
+            f"A claim nobody proves gives way after {UNPROVEN // 86400} days. An operator moves a host at once:"
+            " `brandproxy host transfer`.",
+        )
 
     def _claimable(self, name: str) -> str:
         name = domains.claimable(name)
@@ -191,15 +202,19 @@ class Registry:
             if await self.store.create(keys.target(label), name.encode()):
                 return f"{label}.{self._domain}"
 
-    async def transfer_host(self, name: str, tenant: str) -> Host:
-        """Give a host to another tenant: new target, new proof, so it starts over as pending."""
+    async def transfer_host(self, name: str, tenant: str, seen: Host | None = None) -> Host:
+        """Give a host to another tenant: new target, new proof, so it starts over as pending.
+
+        `seen`: the host the decision was made on; raises Conflict when it is another by now, in state or target.
+        """
         await self.tenant(tenant)
         before = await self.host(name)
         target, now = await self._target(before.name), int(self._now())
 
         def give(entry: Entry) -> Host:
             host = self.codec.host(entry.value)
-            reason = f"transferred from {host.tenant}"
+            _require_same(host, seen)
+            reason = "claimed anew: nobody had proven it" if seen else f"transferred from {host.tenant}"
             return replace(
                 host, tenant=tenant, target=target, state=HostState.PENDING, reason=reason, since=now, zone="",
                 before=host.state, change=self._id(),
@@ -232,8 +247,7 @@ class Registry:
         while True:
             entry = await self._host_entry(name)
             before = self.codec.host(entry.value)
-            if seen is not None and (before.state, before.target) != (seen.state, seen.target):
-                raise Conflict(f"host {before.name} became another or {before.state} meanwhile")
+            _require_same(before, seen)
             if before.state is state:
                 return before
             await self.tell(before)
@@ -257,6 +271,10 @@ class Registry:
     async def remove_host(self, name: str) -> None:
         """Remove a host and its certificate. Its CNAME target is never given out again."""
         host = await self.host(name)
+        await self.tell(host)
+        data = {"host": host.name, "before": host.state}
+        gone = notices.Notice("host.removed", host.tenant, int(self._now()), data)
+        await notices.tell(self.store, notices.named(gone.kind, host.name, host.target), gone)
         if not await self.store.delete(keys.host(host.name)):
             raise NotFound(f"no host {host.name}")
         for key in (keys.cert(host.name), keys.watch(host.name), keys.acme("host", host.name)):
@@ -280,3 +298,8 @@ class Registry:
             record = change(entry)
             if await self.store.replace(key, self.codec.dump(record), entry.version):  # type: ignore[arg-type]
                 return record
+
+
+def _require_same(host: Host, seen: Host | None) -> None:
+    if seen is not None and (host.state, host.target) != (seen.state, seen.target):
+        raise Conflict(f"host {host.name} became another or {host.state} meanwhile")

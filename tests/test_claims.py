@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.errors import BadInput, Conflict
-from brandproxy.model import HostState
+from brandproxy.model import Host, HostState
+from brandproxy.tenants import UNPROVEN, Registry
 
 
 @pytest.fixture
@@ -87,3 +90,34 @@ async def test_claims_of_a_taken_name_leave_no_targets_behind(context: Context) 
         with pytest.raises(Conflict):
             await context.registry.add_host("links.acme.example", "rival")
     assert len(await context.store.list("target/")) == 1
+
+
+def a_week_later(context: Context) -> Registry:
+    later = copy(context.registry)
+    later._now = lambda: time.time() + UNPROVEN + 1
+    return later
+
+
+async def test_a_claim_nobody_proves_gives_way_after_a_week(context: Context) -> None:
+    squatted = await context.registry.add_host("links.acme.example", "rival")
+    claims = [a_week_later(context).add_host("links.acme.example", "acme") for _ in range(5)]
+    done = await asyncio.gather(*claims, return_exceptions=True)
+    (given,) = [one for one in done if isinstance(one, Host)]
+    assert all(isinstance(one, Conflict) for one in done if one is not given)
+    assert (given.tenant, given.state) == ("acme", HostState.PENDING)
+    assert given.target != squatted.target
+
+
+@pytest.mark.parametrize("state", [HostState.VERIFIED, HostState.LIVE, HostState.BROKEN, HostState.SUSPENDED])
+async def test_a_name_once_proven_gives_way_to_nobody(context: Context, state: HostState) -> None:
+    await context.registry.add_host("links.acme.example", "acme", state)
+    with pytest.raises(Conflict, match="another tenant's"):
+        await a_week_later(context).add_host("links.acme.example", "rival")
+
+
+async def test_a_claim_that_is_proven_while_another_would_take_it_over_stays(context: Context) -> None:
+    there = await context.registry.add_host("links.acme.example", "acme")
+    await context.registry.set_host_state(there.name, HostState.VERIFIED, "its CNAME")
+    with pytest.raises(Conflict):
+        await a_week_later(context).transfer_host(there.name, "rival", there)
+    assert (await context.registry.host(there.name)).tenant == "acme"

@@ -14,7 +14,7 @@ from typing import Any
 from brandproxy.model import HostState
 from brandproxy.store import Store, keys
 
-HOSTS = tuple(f"host.{state}" for state in HostState)
+HOSTS = (*(f"host.{state}" for state in HostState), "host.removed")
 CERTIFICATES = ("certificate.issued", "certificate.failing", "certificate.expiring")
 KINDS = (*HOSTS, *CERTIFICATES)
 KEPT = 30 * 86400  # seconds

@@ -89,6 +89,7 @@ async def test_changes_arrive_signed_in_order_at_the_tenants_and_the_operators_w
     await context.registry.add_host("go.globex.example", "globex")
     await move(context, HostState.VERIFIED, HostState.LIVE, HostState.BROKEN)
     await move(context, HostState.SUSPENDED, HostState.LIVE, host="go.globex.example")
+    await context.registry.remove_host("go.globex.example")
     async with leading(context) as work:
         await work.turn()
         await asyncio.sleep(0.3)
@@ -103,13 +104,13 @@ async def test_changes_arrive_signed_in_order_at_the_tenants_and_the_operators_w
     assert [(one["type"], one["data"]["host"]) for one in operators] == [
         ("host.pending", HOST), ("host.pending", "go.globex.example"), ("host.verified", HOST),
         ("host.live", HOST), ("host.broken", HOST), ("host.suspended", "go.globex.example"),
-        ("host.live", "go.globex.example"),
+        ("host.live", "go.globex.example"), ("host.removed", "go.globex.example"),
     ]  # fmt: skip
     assert operators[4]["data"] == {
         "tenant": "acme", "host": HOST, "state": "broken", "before": "live", "reason": "to broken",
     }  # fmt: skip
-    assert len(receiver.got) == 8  # and acme's one
-    assert everything.kinds == tuple(f"host.{state}" for state in HostState)
+    assert len(receiver.got) == 9  # and acme's one
+    assert everything.kinds == (*(f"host.{state}" for state in HostState), "host.removed")
     assert live.kinds == ("host.live",)
 
 
