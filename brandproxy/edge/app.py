@@ -52,6 +52,7 @@ class Edge:
         self.assets = assets
         self.links = Links(KillList(), _networks(context.settings.edge.machine_networks))
         self.challenges = Challenges(context.store)
+        self.recent = unsubscribe.Recent()
         self.trusted = context.settings.edge.proxies
 
     async def load(self) -> None:
@@ -170,6 +171,9 @@ class Edge:
         if not unsubscribe.is_one_click(body):
             await self.send(send, answers.plain(400, "Not a one-click unsubscribe\n"))
             return
+        if self.recent.holds(token, time.monotonic()):
+            await self.send(send, answers.plain(202, "Unsubscribed\n"))
+            return
         kind = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), "")
         try:
             async with asyncio.timeout(DISK_PATIENCE):
@@ -180,6 +184,7 @@ class Edge:
         ):  # the one answer that asks to come again: this wish would be lost otherwise
             await self.send(send, answers.plain(503, "Please try again\n"))
             return
+        self.recent.add(token, time.monotonic())
         answer = answers.plain(202, "Unsubscribed\n")
         answer.record = self.links.record("u", site, token, visit)
         await self.send(send, answer)

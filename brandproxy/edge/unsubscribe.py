@@ -36,6 +36,7 @@ _POLL = 0.5  # seconds between looks at the queue
 _AT_ONCE, _AT_ONE_ENDPOINT = 16, 2  # forwards in flight; a slow endpoint holds up no other's
 _HELD = 10_000  # wishes in memory; more wait on disk
 _STEP = 500  # records read at once
+_SAME = 10.0  # seconds in which a token's wish is the same wish
 _FIRST_RETRY, _LAST_RETRY, _GIVE_UP = 5.0, 900.0, 3 * 86400.0
 _ARRIVED = (302, 303)
 _AGAIN = (408, 425, 429)
@@ -48,6 +49,24 @@ def is_one_click(body: bytes) -> bool:
 
 def encode(url: str, body: bytes, kind: str, at: float) -> bytes:
     return json.dumps([1, at, url, kind, base64.b64encode(body).decode("ascii")]).encode("utf-8")
+
+
+class Recent:
+    """Tokens whose wish was queued within `_SAME` seconds: who repeats one gets its answer and fills no queue.
+
+    Seconds only: after them the same token may well be a new wish, of somebody who had subscribed again.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def holds(self, token: str, now: float) -> bool:
+        return self._until.get(token, 0.0) > now
+
+    def add(self, token: str, now: float) -> None:
+        if len(self._until) >= _HELD:
+            self._until.clear()
+        self._until[token] = now + _SAME
 
 
 @dataclass(slots=True)

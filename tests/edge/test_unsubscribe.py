@@ -14,7 +14,7 @@ import pytest
 
 from brandproxy.core.tokens import Click, Unsubscribe
 from brandproxy.edge import unsubscribe
-from brandproxy.edge.unsubscribe import Forwarder
+from brandproxy.edge.unsubscribe import Forwarder, Recent
 from brandproxy.errors import FetchFailed, FetchRefused
 from brandproxy.spool import Spool, segments
 from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
@@ -97,6 +97,24 @@ def test_the_post_is_answered_in_place_and_forwarded_exactly(
     assert "cookie" not in headers
     event = reaching.events()[-1]
     assert (event.kind, event.recipient) == ("unsubscribe", "r-1")
+
+
+def test_who_repeats_a_wish_is_answered_and_fills_no_queue(reaching: RunningEdge, endpoint: Endpoint) -> None:
+    token = reaching.token(Unsubscribe(endpoint.url, "", "spring", "m-1", "r-2"))
+    assert [post(reaching, token).status_code for _ in range(20)] == [202] * 20
+    assert eventually(lambda: bool(endpoint.seen))
+    assert not eventually(lambda: len(endpoint.seen) > 1, 1.2)
+    assert sum(event.recipient == "r-2" for event in reaching.events()) == 1
+
+
+def test_the_same_token_may_be_a_new_wish_later() -> None:
+    recent = Recent()
+    recent.add("token", 100.0)
+    assert recent.holds("token", 109.9)
+    assert not recent.holds("token", 110.1)
+    for number in range(30_000):
+        recent.add(str(number), 100.0)
+    assert len(recent._until) <= 10_000
 
 
 def test_a_scanners_get_or_empty_post_unsubscribes_nobody(reaching: RunningEdge, endpoint: Endpoint) -> None:
