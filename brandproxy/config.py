@@ -113,10 +113,10 @@ class Metrics(_Section):
 class Mail(_Section):
     """The front ends a mail server talks to."""
 
-    milter: str = Field("127.0.0.1:8891", description="where Postfix or Sendmail ask: host:port or unix:PATH")
-    smtp: str = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
-    lmtp: str = Field("", description="address of the LMTP proxy (host:port or unix:PATH); empty: none")
-    next_hop: str = Field(
+    milter: Address = Field("127.0.0.1:8891", description="where Postfix or Sendmail ask: host:port or unix:PATH")
+    smtp: Address = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
+    lmtp: Address = Field("", description="address of the LMTP proxy (host:port or unix:PATH); empty: none")
+    next_hop: Address = Field(
         "127.0.0.1:10026", description="where the proxies hand mail on, unless the tenant has a relay"
     )
     next_hop_tls: Literal["none", "opportunistic", "required"] = Field(
@@ -145,6 +145,20 @@ class Mail(_Section):
         100, gt=0, description="messages worked on at once; more are asked to come later (4xx)"
     )
     max_message: int = Field(50 << 20, gt=0, description="bytes; what is larger passes the milter untouched")
+
+    @field_validator("next_hop")
+    @classmethod
+    def _is_a_server(cls, value: str) -> str:
+        if not value or value.startswith("unix:"):
+            raise ValueError(f"{value!r} is not host:port")
+        return value
+
+    @field_validator("networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            ip_network(text)  # raises ValueError naming the wrong one
+        return value
 
 
 class Certs(_Section):

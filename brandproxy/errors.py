@@ -95,3 +95,9 @@ def told(caught: BaseException) -> BrandproxyError | None:
     if isinstance(caught, OSError) and caught.filename is not None:
         return BadInput(f"{caught.strerror}: {caught.filename}", "Check that path and who may read and write it.")
     return caught if isinstance(caught, BrandproxyError) else None
+
+
+def lines(caught: BaseException) -> str:
+    """The same as text for a terminal: the error, and on a line of its own what to do next where that is known."""
+    error = told(caught)
+    return f"brandproxy: {caught}" if error is None else f"brandproxy: {error}\n  {error.action}"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Counter
 
-from brandproxy.errors import Locked, Retryable
+from brandproxy.errors import BadSettings, Locked, Retryable
 from brandproxy.store import Store
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ FAILURES = Counter("brandproxy_background_failures", "Failures of work in the ba
 async def keep(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Run `work`; when it fails begin it again, later each time, while all else in the process goes on.
 
-    The failure after the last of `PAUSES` is raised: what only a new process cures shall get one.
+    The failure after the last of `PAUSES` is raised: what only a new process cures shall get one. So is
+    BadSettings, at once: nothing but its reader cures it.
     """
     failures = 0
     while True:
@@ -37,6 +38,8 @@ async def keep(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
             return
+        except BadSettings:
+            raise
         except Exception:
             FAILURES.labels(name).inc()
             failures = 0 if time.monotonic() - began > CALM else failures

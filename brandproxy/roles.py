@@ -109,7 +109,12 @@ async def _control(settings: Settings) -> None:
         host, _, port = settings.control.listen.rpartition(":")
         server = _Server(
             uvicorn.Config(
-                app, host=host.strip("[]"), port=int(port), log_level="warning", timeout_graceful_shutdown=5
+                app,
+                host=host.strip("[]"),
+                port=int(port),
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=5,
             )
         )
         async with asyncio.TaskGroup() as group:

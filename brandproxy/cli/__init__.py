@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import brandproxy
-from brandproxy.errors import BadSettings, BrandproxyError, Retryable, told
+from brandproxy.errors import BadSettings, BrandproxyError, Retryable, lines, told
 
 # module -> None: its commands stand at the top; a name: they form a group.
 _GROUPS: tuple[tuple[str, str | None], ...] = (
@@ -80,7 +80,7 @@ def main() -> None:
         error = told(caught)
         if error is None:
             raise
-        print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
+        print(lines(error), file=sys.stderr)
         raise SystemExit(_status(error)) from caught
 
 

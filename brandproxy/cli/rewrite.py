@@ -14,12 +14,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from brandproxy.cli.common import print_table, with_context
-from brandproxy.errors import BadInput, NotFound, Retryable
+from brandproxy.errors import BadInput, NotFound, Retryable, lines, told
 
 if TYPE_CHECKING:
     from brandproxy.context import Context
@@ -80,11 +80,10 @@ def unrewrite(
     try:
         data = json.loads(report.read_bytes())
         if not isinstance(data, dict):
-            raise BadInput(f"{report} holds no report")
+            raise BadInput(f"{report} holds no report", "Give the file that `rewrite --report` wrote.")
         original = brandproxy.unrewrite(sys.stdin.buffer.read(), brandproxy.Report.from_dict(data))
     except (OSError, ValueError, BadInput) as error:
-        print(f"brandproxy: {error}", file=sys.stderr)
-        raise SystemExit(EX_DATAERR) from error
+        _end(error, EX_DATAERR)
     _write(original)
 
 
@@ -139,7 +138,7 @@ def _give_up(raw: bytes, error: Retryable | NotFound) -> None:
     """Defer the message, or pass it on as it is when the operator prefers that."""
     from brandproxy.config import load
 
-    print(f"brandproxy: {error}\n  {error.action}", file=sys.stderr)
+    print(lines(error), file=sys.stderr)
     if load().mail.on_failure != "pass":
         raise SystemExit(EX_TEMPFAIL) from error
     _write(raw)
@@ -152,7 +151,7 @@ def _snapshots(path: Path | None) -> dict[tuple[str, str], str]:
     try:
         return {} if path is None else snapshot.parse(path.read_text())
     except OSError as error:
-        raise BadInput(str(error)) from error
+        raise (told(error) or BadInput(str(error))) from error
 
 
 def _open_report(path: Path | None) -> Any:
@@ -162,8 +161,7 @@ def _open_report(path: Path | None) -> Any:
     try:
         return path.open("w", encoding="utf-8")
     except OSError as error:
-        print(f"brandproxy: {error}", file=sys.stderr)
-        raise SystemExit(EX_CANTCREAT) from error
+        _end(error, EX_CANTCREAT)
 
 
 def _write(message: bytes) -> None:
@@ -171,8 +169,12 @@ def _write(message: bytes) -> None:
         sys.stdout.buffer.write(message)
         sys.stdout.buffer.flush()
     except OSError as error:  # the reader went away: the mail server still has the message
-        print(f"brandproxy: {error}", file=sys.stderr)
-        raise SystemExit(EX_TEMPFAIL) from error
+        _end(error, EX_TEMPFAIL)
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    print(lines(error), file=sys.stderr)
+    raise SystemExit(status) from error
 
 
 def _explain(report: Report) -> None:

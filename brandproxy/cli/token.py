@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ def show(
     if json:
         print_json({"kind": kind, "verified": True, **payload})
     else:
-        print_table(("field", "value"), [("kind", kind), ("verified", "yes"), *payload.items()], "")
+        shown = [(name, _moment(value) if name == "sent_at" else value) for name, value in payload.items()]
+        print_table(("field", "value"), [("kind", kind), ("verified", "yes"), *shown], "")
 
 
 async def _open(context: Context, url: str) -> tuple[str, dict[str, object]]:
@@ -48,3 +50,13 @@ async def _open(context: Context, url: str) -> tuple[str, dict[str, object]]:
     except BadToken as error:
         raise BadToken(error.reason) from None
     return Kind(pieces[1]).name.lower(), {"tenant": site.tenant.slug, **payload._asdict()}
+
+
+def _moment(seconds: object) -> str:
+    """A mail's time of sending; 0 when it was not told."""
+    if not isinstance(seconds, int) or not seconds:
+        return "-"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError):  # signed by whoever holds the key, sensible or not
+        return str(seconds)

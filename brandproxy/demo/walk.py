@@ -32,7 +32,7 @@ from brandproxy.demo.client import Analyst, Recipient
 from brandproxy.demo.pebble import Pebble
 from brandproxy.demo.server import DemoFailed, Ports, Server, choose_ports
 from brandproxy.demo.tenant import HOST, SLUG, ensure_demo_key, ensure_demo_tenant, retire_certificate
-from brandproxy.errors import BrandproxyError
+from brandproxy.errors import BrandproxyError, told
 from brandproxy.model import References, Tenant
 
 _CLICKED = 3  # links the demo clicks at most
@@ -77,7 +77,10 @@ def run(once: bool, message: Path | None) -> int:
     except KeyboardInterrupt:
         console.print("\nstopped")
     except (BrandproxyError, OSError, httpx.HTTPError) as error:
-        console.print(f"[red]✗[/red] {escape(str(error))}")
+        said = told(error)
+        console.print(f"[red]✗[/red] {escape(str(said or error))}")
+        if said:
+            console.print(f"  {escape(said.action)}")
         return 1
     return 0
 

@@ -52,11 +52,15 @@ class Listeners:
 
 
 async def serve(settings: Settings, listeners: Listeners, number: int, ready: int) -> None:
-    """Run worker `number` until SIGTERM; writes one byte to the descriptor `ready` when it answers."""
-    stop = asyncio.Event()
+    """Run worker `number` until SIGTERM; writes one byte to the descriptor `ready` when it answers.
+
+    Told to end before that, while it waits for the store for instance, it is cancelled.
+    """
+    stop, starting = asyncio.Event(), asyncio.current_task()
     loop = asyncio.get_running_loop()
+    assert starting is not None
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+        loop.add_signal_handler(signum, starting.cancel)
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings, actor="edge", replica=True))
         spool = Spool(
@@ -89,6 +93,8 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         gc.enable()
         if number == 0:
             stack.enter_context(metrics.exposed(settings))
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
         os.write(ready, b"1")
         await stop.wait()
         for task in tasks:

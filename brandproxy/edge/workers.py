@@ -21,13 +21,14 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 
 from brandproxy import metrics, sockets
 from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.edge.tls import base_context
 from brandproxy.edge.worker import Listeners, serve
-from brandproxy.errors import BadSettings, told
+from brandproxy.errors import BadSettings, lines, told
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ def _watch(workers: dict[int, int], settings: Settings, listeners: Listeners, re
         if event is not None and event.si_signo in (signal.SIGTERM, signal.SIGINT):
             _stop(set(workers))
             return
-        for pid, status in _ended(set(workers)):
-            number = workers.pop(pid)
+        ended = [(workers.pop(pid), pid, status) for pid, status in _ended(set(workers))]
+        for number, pid, status in ended:
             log.error("edge: worker %d (%d) ended with %d", number, pid, status)
             if status == os.EX_CONFIG and number not in again:
                 _stop(set(workers))
@@ -122,9 +123,7 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
         code = 0
     except BaseException as caught:
         error = told(caught)
-        traceback.print_exc() if error is None else print(
-            f"brandproxy: {error}\n  {error.action}", file=sys.stderr
-        )
+        traceback.print_exc() if error is None else print(lines(error), file=sys.stderr)
         code = os.EX_CONFIG if isinstance(error, BadSettings) else 1
     finally:
         sys.stdout.flush()
@@ -135,8 +134,8 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
 def _run_worker(settings: Settings, listeners: Listeners, number: int, ready: int) -> None:
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, listeners, number, ready))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, suppress(asyncio.CancelledError):
+        runner.run(serve(settings, listeners, number, ready))  # cancelled: told to end before it was ready
 
 
 def _await_ready(reader: int, count: int) -> bool:

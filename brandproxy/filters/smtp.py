@@ -50,7 +50,7 @@ class Front:
         self._mail = context.settings.mail
         self._pipeline = pipeline
         self._way = way
-        self._networks = [_network(text) for text in self._mail.networks]
+        self._networks = [ip_network(text) for text in self._mail.networks]
         self._default = _default_relay(context)
         self.conversations: set[Conversation] = set()
 
@@ -228,13 +228,6 @@ def _from_xclient(attributes: dict[str, str]) -> dict[str, str]:
 
 def _line(error: Retryable) -> str:
     return "".join(c for c in str(error) if c.isprintable() and c.isascii())[:400]
-
-
-def _network(text: str) -> Any:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise BadSettings(f"mail.networks: {error}") from error
 
 
 def _default_relay(context: Context) -> Relay:

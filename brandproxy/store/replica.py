@@ -32,6 +32,7 @@ MIRRORED = (keys.TENANT, keys.HOST, keys.CERT, keys.BLOCK, keys.CHALLENGE)
 _MARK = "replica/cursor"  # the place in the fleet's feed, an entry of the local file
 _BATCH = 1000  # changes in one local transaction
 _RETRY = 0.5  # seconds until a store that is away is asked again; changes must be seen within 2 s
+_REPEAT = 30.0  # seconds between lines in the log about it
 _TURN = 0.2  # seconds between looks whether this process is to follow
 _FIRST_COPY = 60.0  # seconds without progress until a new node gives up its first copy
 _REMOTE = 2.0  # seconds a read waits for the fleet's store before the copy answers
@@ -127,7 +128,7 @@ class Replica:
 
     async def _follow(self) -> None:
         """1. catch up from the mark; 2. with no mark, or one the feed has left behind, copy; 3. wait, again."""
-        lost = False
+        lost, said = False, 0.0
         while True:
             try:
                 mark = await self._local.get(_MARK)
@@ -142,7 +143,10 @@ class Replica:
                 log.error("replica: %s; it is set aside and made anew", error)
                 await self._local.set_aside()
             except BrandproxyError as error:
-                log.warning("replica: the store is away, serving from the copy: %s", error)
+                if time.monotonic() >= said + _REPEAT:
+                    said = time.monotonic()
+                    away = "serving from the copy" if await self._there() else "and there is no copy of it yet"
+                    log.warning("replica: the store is away, %s: %s", away, error)
                 await asyncio.sleep(_RETRY)
 
     async def _copy(self) -> None:

@@ -102,10 +102,24 @@ def test_what_cannot_start_is_said_once_and_not_tried_for_ever(run, role) -> Non
     assert role == "all" or "Traceback" not in failed.stderr
 
 
+@pytest.mark.parametrize(("role", "setting"), [("edge", "EDGE_MACHINE_NETWORKS"), ("control", "ANALYTICS_GEOIP")])
+def test_a_file_that_is_not_there_ends_serve_with_one_line(run, role, setting) -> None:  # type: ignore[no-untyped-def]
+    names = ("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN")
+    free = {f"BRANDPROXY_{name}": f"127.0.0.1:{free_port()}" for name in names}
+    wrong = {f"BRANDPROXY_{setting}": "/nowhere/file", "BRANDPROXY_EDGE_WORKERS": "3"}
+    failed = run("serve", "--role", role, **free, **wrong)
+    assert failed.returncode == os.EX_CONFIG, failed.stderr
+    assert "/nowhere/file" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
         ("EDGE_HTTPS", "foo", "host:port"),
+        ("MAIL_NEXT_HOP", "mx.example", "host:port"),
+        ("MAIL_NEXT_HOP", "unix:/run/mx", "host:port"),
+        ("MAIL_NETWORKS", '["10.0.0.1/8"]', "10.0.0.1/8"),
         ("STORE", "foo://x", "redis://"),
         ("ANALYTICS_GEOIP", "nope.mmdb", "analytics.geoip"),
         ("ANALYTICS_ENGINE", "foo:", "clickhouse://"),
