@@ -126,6 +126,7 @@ def test_a_public_key_is_read_in_every_form_signers_write() -> None:
     ["", "v=DKIM1; k=rsa; p=", "v=DKIM1; p=!!", "v=DKIM2; p=AAAA", "-----BEGIN RSA PRIVATE KEY-----\n",
      f"v=DKIM1; k=rsa; p={base64.b64encode(b'x' * 90).decode()}", "-----BEGIN PUBLIC KEY-----\nx",
      pem(rsa.generate_private_key(65537, 1024)).replace("BEGIN PUBLIC", "BEGIN PRIVATE")],
+    ids=lambda text: text[:25],
 )  # fmt: skip
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     with pytest.raises(BadInput):
