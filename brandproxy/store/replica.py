@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator
@@ -128,7 +129,7 @@ class Replica:
 
     async def _follow(self) -> None:
         """1. catch up from the mark; 2. with no mark, or one the feed has left behind, copy; 3. wait, again."""
-        lost, said = False, 0.0
+        lost, said = False, -math.inf
         while True:
             try:
                 mark = await self._local.get(_MARK)
