@@ -48,6 +48,11 @@ def free_port(behind: int = 0) -> int:
     raise AssertionError("every port is taken")
 
 
+def free_addresses(*names: str) -> dict[str, str]:
+    """The environment that gives each of these settings (`EDGE_HTTP`, …) an address of its own."""
+    return {f"BRANDPROXY_{name}": f"127.0.0.1:{free_port()}" for name in names}
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import free_addresses
 
 
 @pytest.fixture
@@ -91,9 +91,7 @@ def test_an_address_that_is_taken_is_one_line_and_the_next_step(run) -> None:  #
 
 @pytest.mark.parametrize("role", ["edge", "all"])
 def test_what_cannot_start_is_said_once_and_not_tried_for_ever(run, role) -> None:  # type: ignore[no-untyped-def]
-    free = {
-        f"BRANDPROXY_{name}": f"127.0.0.1:{free_port()}" for name in ("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN")
-    }
+    free = free_addresses("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         failed = run("serve", "--role", role, BRANDPROXY_METRICS_LISTEN=address, **free)
@@ -104,8 +102,7 @@ def test_what_cannot_start_is_said_once_and_not_tried_for_ever(run, role) -> Non
 
 @pytest.mark.parametrize(("role", "setting"), [("edge", "EDGE_MACHINE_NETWORKS"), ("control", "ANALYTICS_GEOIP")])
 def test_a_file_that_is_not_there_ends_serve_with_one_line(run, role, setting) -> None:  # type: ignore[no-untyped-def]
-    names = ("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN")
-    free = {f"BRANDPROXY_{name}": f"127.0.0.1:{free_port()}" for name in names}
+    free = free_addresses("EDGE_HTTP", "EDGE_HTTPS", "CONTROL_LISTEN")
     wrong = {f"BRANDPROXY_{setting}": "/nowhere/file", "BRANDPROXY_EDGE_WORKERS": "3"}
     failed = run("serve", "--role", role, **free, **wrong)
     assert failed.returncode == os.EX_CONFIG, failed.stderr

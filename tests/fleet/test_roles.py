@@ -12,26 +12,30 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import free_addresses, free_port
 
 
 def test_a_new_edge_without_its_store_says_so_once_and_ends_when_told(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("BRANDPROXY_")}
-    environment |= {f"BRANDPROXY_{name}": f"127.0.0.1:{free_port()}" for name in ("EDGE_HTTP", "EDGE_HTTPS")}
+    environment |= free_addresses("EDGE_HTTP", "EDGE_HTTPS")
     environment |= {"BRANDPROXY_DATA": str(tmp_path / "var"), "BRANDPROXY_EDGE_WORKERS": "2"}
     environment |= {"BRANDPROXY_STORE": f"redis://127.0.0.1:{free_port()}/0"}
     log = tmp_path / "log"
     with log.open("wb") as file:
         call = [sys.executable, "-m", "brandproxy", "serve", "--role", "edge"]
         process = subprocess.Popen(call, env=environment, stderr=file)
-    until = time.monotonic() + 60
-    while "no copy of it yet" not in log.read_text():
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    time.sleep(1.5)  # it asks again meanwhile
-    process.terminate()
-    assert process.wait(12) == 0  # it would be killed after 15
+    try:
+        until = time.monotonic() + 60
+        while "no copy of it yet" not in log.read_text():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        time.sleep(1.5)  # it asks again meanwhile
+        process.terminate()
+        assert process.wait(12) == 0  # it would be killed after 15
+    finally:
+        process.kill()
+        process.wait()
     said = log.read_text()
     assert said.count("no copy of it yet") == 1
     assert "Traceback" not in said
