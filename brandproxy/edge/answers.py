@@ -31,7 +31,7 @@ class Answer:
     record: bytes | None = None
 
     def wire_headers(self) -> list[tuple[bytes, bytes]]:
-        return [*self.headers, *_ALWAYS, (b"content-length", b"%d" % len(self.body))]
+        return _wire(self.headers, len(self.body))
 
     def head(self) -> bytes:
         """Status line and headers, without the empty line; HTTP/1.1 (RFC 9112 §4)."""
@@ -61,11 +61,15 @@ _CSP = (
 )
 
 
+def _wire(headers: tuple[tuple[bytes, bytes], ...], length: int) -> list[tuple[bytes, bytes]]:
+    return [*headers, *_ALWAYS, (b"content-length", b"%d" % length)]
+
+
 @lru_cache(maxsize=2048)  # a campaign's few links are clicked by many
 def _head(status: int, headers: tuple[tuple[bytes, bytes], ...], length: int) -> bytes:
-    lines = [b"%b: %b\r\n" % header for header in (*headers, *_ALWAYS)]
+    lines = [b"%b: %b\r\n" % header for header in _wire(headers, length)]
     start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode("ascii")
-    return b"".join([start, *lines, b"content-length: %d\r\n" % length])
+    return b"".join([start, *lines])
 
 
 def page(status: int, title: str, text: str, brand: str = "") -> Answer:
