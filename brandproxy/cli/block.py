@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.model import Block, BlockKind
 
 app = typer.Typer(
@@ -55,7 +54,7 @@ def list_(json: Json = False) -> None:
         print_json([asdict(block) for block in found])
         return
     rows = [
-        (b.id, b.kind, b.value, b.tenant or "all", _since(b), b.reason)
+        (b.id, b.kind, b.value, b.tenant or "all", utc(b.created_at, "%Y-%m-%d %H:%M"), b.reason)
         for b in sorted(found, key=lambda b: b.created_at)
     ]
     print_table(("id", "kind", "value", "tenant", "since (UTC)", "reason"), rows, "Nothing is blocked.")
@@ -78,7 +77,3 @@ def remove(
 
     block = with_context(work)
     print(f"{block.kind} {block.value} is no longer blocked")
-
-
-def _since(block: Block) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(block.created_at))

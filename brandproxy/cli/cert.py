@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, Locked, NotFound
 
@@ -195,8 +194,8 @@ def _acme(context: Context) -> str:
 
 
 def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d") if seconds else "-"
+    return utc(seconds) if seconds else "-"
 
 
 def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC") if seconds else "-"
+    return utc(seconds, "%Y-%m-%d %H:%M UTC") if seconds else "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -27,6 +28,11 @@ def with_context(work: Callable[[Context], Awaitable[T]]) -> T:
             return await work(context)
 
     return asyncio.run(run())
+
+
+def utc(seconds: int, form: str = "%Y-%m-%d") -> str:
+    """A moment for people; `form` is strftime's."""
+    return datetime.fromtimestamp(seconds, UTC).strftime(form)
 
 
 def print_json(value: object) -> None:

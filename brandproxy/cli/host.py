@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.model import Host, HostState
 
 app = typer.Typer(no_args_is_help=True, help="The host names tenants CNAME to us.")
@@ -49,7 +48,7 @@ def list_(tenant: Annotated[str, typer.Option(help="Only this tenant's hosts.")]
     if json:
         print_json([asdict(host) for host in hosts])
         return
-    rows = [(h.name, h.tenant, h.state, _time(h.since), h.reason) for h in hosts]
+    rows = [(h.name, h.tenant, h.state, utc(h.since, "%Y-%m-%d %H:%M"), h.reason) for h in hosts]
     print_table(
         ("host", "tenant", "state", "since", "reason"),
         rows,
@@ -133,7 +132,3 @@ def release_zone(zone: Annotated[str, typer.Argument(help="A delegated zone with
 def _move(name: str, state: HostState, reason: str, json: bool) -> None:
     host: Host = with_context(lambda context: context.registry.set_host_state(name, state, reason))
     print_json(asdict(host)) if json else print(f"{host.name} is {host.state}")
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from brandproxy import access
-from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.context import Context
 
 app = typer.Typer(no_args_is_help=True, help="API keys: for the operator, or for one tenant.")
@@ -41,10 +40,7 @@ def list_(json: Json = False) -> None:
     if json:
         print_json([{k: v for k, v in asdict(key).items() if k != "hash"} for key in keys])
         return
-    rows = [
-        (k.id, k.tenant or "operator", k.note, datetime.fromtimestamp(k.created_at, UTC).strftime("%Y-%m-%d"))
-        for k in keys
-    ]
+    rows = [(k.id, k.tenant or "operator", k.note, utc(k.created_at)) for k in keys]
     print_table(("key", "for", "note", "since"), rows, "No keys yet. Make one: brandproxy key create")
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.core import urls
 from brandproxy.errors import BadInput
 from brandproxy.model import AddressPrivacy, Signed, Tenant, UnsubscribeLinks
@@ -57,7 +56,7 @@ def list_(json: Json = False) -> None:
     if json:
         print_json([view(tenant) for tenant in tenants])
         return
-    rows = [(t.slug, t.name, _day(t.created_at), len(t.keys), len(t.origins)) for t in tenants]
+    rows = [(t.slug, t.name, utc(t.created_at), len(t.keys), len(t.origins)) for t in tenants]
     print_table(
         ("tenant", "name", "since", "keys", "origins"),
         rows,
@@ -78,7 +77,7 @@ def show(slug: Slug, json: Json = False) -> None:
     rows: list[tuple[str, object]] = [("name", tenant.name), ("home", tenant.home or "a plain page")]
     rows += [(f"policy.{key}", value) for key, value in asdict(tenant.policy).items()]
     rows += [(f"origin.{o.name}", f"{o.url}  ({', '.join(o.public)})") for o in tenant.origins]
-    rows += [(f"key {k.number}", "revoked" if k.revoked_at else _day(k.created_at)) for k in tenant.keys]
+    rows += [(f"key {k.number}", "revoked" if k.revoked_at else utc(k.created_at)) for k in tenant.keys]
     print_table(("tenant", slug), rows, "")
 
 
@@ -176,7 +175,3 @@ def view(tenant: Tenant) -> dict[str, object]:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

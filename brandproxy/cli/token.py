@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, BadToken, NotFound
 from brandproxy.model import Kind
@@ -57,6 +56,6 @@ def _moment(seconds: object) -> str:
     if not isinstance(seconds, int) or not seconds:
         return "-"
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return utc(seconds, "%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError):  # signed by whoever holds the key, sensible or not
         return str(seconds)

@@ -232,8 +232,7 @@ def _line(error: Retryable) -> str:
 
 def _default_relay(context: Context) -> Relay:
     place = listening.address(context.settings.mail.next_hop)
-    if not isinstance(place, tuple):
-        raise BadSettings("mail.next_hop is host:port")
+    assert isinstance(place, tuple)  # `config` lets no other through
     return Relay(*place, tls=context.settings.mail.next_hop_tls)
 
 
