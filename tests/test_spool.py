@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from prometheus_client import REGISTRY
@@ -36,9 +38,9 @@ async def test_an_awaited_append_can_be_read_while_the_writer_lives(tmp_path: Pa
 
 
 async def test_appends_in_flight_together_share_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    syncs = []
-    sync = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(fd), sync(fd)))
+    writes: list[int] = []
+    write = writer._write_all
+    monkeypatch.setattr(writer, "_write_all", lambda fd, data: (writes.append(fd), write(fd, data)))
     spool = Spool(tmp_path, "w1")
 
     async def one(number: int) -> None:
@@ -47,7 +49,38 @@ async def test_appends_in_flight_together_share_one_sync(tmp_path: Path, monkeyp
     await asyncio.gather(*(one(number) for number in range(500)))
     await spool.close()
     assert len(everything(tmp_path)) == 500
-    assert len(syncs) < 20
+    assert len(writes) < 20
+
+
+@pytest.mark.parametrize(("durability", "waits"), [("fsync", True), ("os", False)])
+async def test_a_commit_waits_for_the_disk_unless_told_otherwise(
+    tmp_path: Path, durability: Literal["fsync", "os"], waits: bool
+) -> None:
+    spool = Spool(tmp_path, "w1", durability)
+    await spool.append(b"one")
+    assert bool(fcntl.fcntl(spool._file._fd, fcntl.F_GETFL) & os.O_DSYNC) is waits
+    await spool.close()
+
+
+@pytest.mark.parametrize(
+    ("nice", "policy"), [(0, os.SCHED_BATCH), (1, os.SCHED_OTHER)], ids=["by_default", "with_a_nice_value"]
+)
+def test_the_writing_thread_interrupts_nobody_unless_the_operator_has_chosen(
+    tmp_path: Path, nice: int, policy: int
+) -> None:
+    code = f"""
+import asyncio, os, pathlib
+from brandproxy.spool import Spool
+os.nice({nice})
+async def main():
+    spool = Spool(pathlib.Path({str(tmp_path)!r}), "w1")
+    await spool.append(b"one")
+    print(os.sched_getscheduler(0), os.sched_getscheduler(spool._thread.native_id))
+    await spool.close()
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert ran.stdout.split() == [str(os.SCHED_OTHER), str(policy)]
 
 
 async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +222,14 @@ async def test_a_spool_at_its_bound_counts_what_it_loses(tmp_path: Path) -> None
 async def test_a_failed_write_is_not_read_later_and_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    def written_in_part(fd: int, data: bytes) -> None:
+        os.write(fd, data[:-1])
+        raise error
+
     spool = Spool(tmp_path, "w1")
     await spool.append(b"before")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(error))
+        patch.setattr(writer, "_write_all", written_in_part)
         with pytest.raises(SpoolFull):
             await spool.append(b"lost")
     await spool.append(b"after")

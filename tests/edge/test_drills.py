@@ -156,8 +156,9 @@ def test_a_request_in_flight_is_answered_before_the_edge_stops(tmp_path: Path) -
 
 def test_a_disk_that_hangs_holds_up_no_redirect_for_long_and_is_told(tmp_path: Path) -> None:
     edge = prepare(tmp_path)
-    hang = "import os, time; from brandproxy.edge import app; app.DISK_PATIENCE = 0.5; "
-    hang += "os.fdatasync = lambda fd: time.sleep(4); "
+    hang = "import time; from brandproxy.edge import app; app.DISK_PATIENCE = 0.5; "
+    hang += "from brandproxy.spool import writer; write = writer._write_all; "
+    hang += "writer._write_all = lambda fd, data: (time.sleep(4), write(fd, data)); "
     with (tmp_path / "log").open("wb") as log:
         edge.start(["-c", hang + RUN], stderr=log)
         try:
