@@ -94,7 +94,6 @@ async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: py
 async def test_one_that_comes_soon_after_goes_with_the_next_and_never_waits_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "ALONE", 60.0)
     monkeypatch.setattr(writer, "PATIENCE", 60.0)
     spool = Spool(tmp_path, "w1")
     spool._flushed = time.monotonic()

@@ -3,7 +3,7 @@ kernel (`os`) and stays readable until its segment is removed. What was not kept
 
 One writer per `Spool`, on one event loop; one thread writes. Records share one write (group commit), durable when
 it returns (O_DSYNC, open(2)), and a click's answer waits as long as its record:
-1. one that comes when none was written for `ALONE` seconds is written at once: nobody would join it
+1. one that comes when none was written for `PATIENCE` seconds is written at once: nobody would join it
 2. others wait for company: until one comes when the first has waited `GATHER` seconds, or for `PATIENCE` seconds
 3. while the disk is busy all wait, and are then as if they had just come
 """
@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 WRITTEN = Counter("brandproxy_spool_records", "Records made durable", ["spool"])
 LOST = Counter("brandproxy_spool_lost", "Records that could not be kept: raise the alarm", ["spool"])
 
-ALONE, GATHER, PATIENCE = 0.010, 0.002, 0.004  # seconds
+GATHER, PATIENCE = 0.002, 0.004  # seconds
 MAX_PENDING = 16 << 20  # bytes waiting for a slow disk before records are refused
 
 _WRITER = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -102,7 +103,7 @@ class Spool:
         self._pending_bytes = 0
         self._since = 0.0  # when the first of them came, or the disk had time for it
         self._timer: asyncio.TimerHandle | None = None
-        self._flushed = 0.0
+        self._flushed = -inf
         self._commit = Commit()
         self._writing = False
         self._closed = False
@@ -136,7 +137,7 @@ class Spool:
 
     def _gather(self, now: float) -> None:
         """Flush what is pending, or see to it that it will be."""
-        if now - self._since >= GATHER or now - self._flushed >= ALONE:
+        if now - self._since >= GATHER or now - self._flushed >= PATIENCE:
             self._flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(PATIENCE, self._flush)
