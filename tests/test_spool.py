@@ -221,14 +221,14 @@ async def test_a_spool_at_its_bound_counts_what_it_loses(tmp_path: Path) -> None
 async def test_a_failed_write_is_not_read_later_and_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def written_in_part(fd: int, data: bytes) -> None:
-        os.write(fd, data[:-1])
+    def not_on_disk(fd: int, data: bytes) -> None:
+        os.write(fd, data)
         raise error
 
     spool = Spool(tmp_path, "w1")
     await spool.append(b"before")
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_write_all", written_in_part)
+        patch.setattr(writer, "_write_all", not_on_disk)
         with pytest.raises(SpoolFull):
             await spool.append(b"lost")
     await spool.append(b"after")

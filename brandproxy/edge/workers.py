@@ -132,7 +132,7 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
 
 
 def _run_worker(settings: Settings, listeners: Listeners, number: int, ready: int) -> None:
-    # Its ring takes one call for each connection's place in epoll all the same, and a dearer one.
+    # libuv's ring takes one call for each connection's place in epoll all the same, and a dearer one.
     os.environ.setdefault("UV_USE_IO_URING", "0")
     import uvloop
 

@@ -262,11 +262,11 @@ class _Appender:
 def _interrupt_nobody() -> None:
     """Let this thread wait until who runs on its core pauses (sched(7), SCHED_BATCH).
 
-    Otherwise it stops the event loop when the disk is done, only to wait for the lock the loop holds: a tenth of a
-    click. A policy or nice value that the operator chose stays.
+    Otherwise it stops the event loop when the disk is done, only to wait for the lock the loop holds. A policy or
+    nice value that the operator chose stays.
     """
-    if os.sched_getscheduler(0) == os.SCHED_OTHER and os.getpriority(os.PRIO_PROCESS, 0) == 0:
-        with suppress(OSError):  # some sandboxes forbid it
+    with suppress(OSError):  # some sandboxes forbid to ask, or to choose
+        if os.sched_getscheduler(0) == os.SCHED_OTHER and os.getpriority(os.PRIO_PROCESS, 0) == 0:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
