@@ -91,21 +91,53 @@ async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: py
     await spool.close()
 
 
-async def test_one_that_comes_soon_after_goes_with_the_next_and_never_waits_long(
+async def test_one_that_comes_soon_after_waits_while_others_come_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writer, "QUIET", 0.5)
     monkeypatch.setattr(writer, "PATIENCE", 60.0)
     spool = Spool(tmp_path, "w1")
-    spool._flushed = time.monotonic()
+    await spool.append(b"1")
     async with asyncio.timeout(10):
-        first = spool.append(b"1")
-        await asyncio.sleep(0.1)
-        assert everything(tmp_path) == []
         second = spool.append(b"2")
-        assert second is first
+        for number in (b"3", b"4", b"5"):
+            await asyncio.sleep(0.3)
+            assert spool.append(number) is second
+        assert everything(tmp_path) == [b"1"]  # 0.9 seconds after the second came
         await second
-        monkeypatch.setattr(writer, "PATIENCE", 0.004)
-        await spool.append(b"3")  # nobody joins it
+    await spool.close()
+    assert everything(tmp_path) == [b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_nobody_waits_longer_because_company_never_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "QUIET", 0.1)
+    monkeypatch.setattr(writer, "PATIENCE", 0.3)
+    spool = Spool(tmp_path, "w1")
+    await spool.append(b"1")
+    second = spool.append(b"2")
+    async with asyncio.timeout(10):
+        while spool.append(b"more") is second:
+            await asyncio.sleep(0.01)
+        await second
+    await spool.close()
+
+
+async def test_nobody_waits_when_all_who_could_come_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "QUIET", 60.0)
+    monkeypatch.setattr(writer, "PATIENCE", 60.0)
+    spool = Spool(tmp_path, "w1")
+    spool.callers = ["one", "two"]
+    async with asyncio.timeout(10):
+        await spool.append(b"1")
+        second = spool.append(b"2")
+        await asyncio.sleep(0.1)
+        assert everything(tmp_path) == [b"1"]
+        assert spool.append(b"3") is second
+        await second
     await spool.close()
     assert everything(tmp_path) == [b"1", b"2", b"3"]
 

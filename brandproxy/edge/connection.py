@@ -69,6 +69,7 @@ class Front:
         self.patience = settings.patience  # seconds for a request, and between two
         self.state = ServerState()
         self.connections: dict[Open, None] = {}  # oldest first
+        edge.spool.callers = self.connections
         self.now = 0.0
         self.date = b""
         self.config = Config(

@@ -29,6 +29,7 @@ from brandproxy.edge.tls import Book
 from brandproxy.edge.unsubscribe import Forwarder
 from brandproxy.fetch import open_fetcher
 from brandproxy.leading import keep
+from brandproxy.scheduling import interrupt_nobody
 from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ async def _accept(
     if settings.edge.proxy_protocol:
         return Balanced(listener, make, settings.edge.proxies)
     if listener.family == socket.AF_UNIX:
+        interrupt_nobody()  # a proxy on this machine, with more requests at hand: one waking up for several
         return await loop.create_unix_server(lambda: make(LOCAL), sock=listener)
     return await loop.create_server(make, sock=listener)
 

@@ -3,9 +3,10 @@ kernel (`os`) and stays readable until its segment is removed. What was not kept
 
 One writer per `Spool`, on one event loop; one thread writes. Records share one write (group commit), durable when
 it returns (O_DSYNC, open(2)), and a click's answer waits as long as its record:
-1. one that comes when none was written for `PATIENCE` seconds is written at once: nobody would join it
-2. others wait for company: until one comes when the first has waited `GATHER` seconds, or for `PATIENCE` seconds
-3. while the disk is busy all wait, and are then as if they had just come
+1. one that comes when none came for `QUIET` seconds is written at once: nobody would join it
+2. others wait for company as long as it keeps coming: until none came for `QUIET`, or the first waited `PATIENCE`
+3. when as many wait as there are `callers` nobody else can come: they are written at once
+4. while the disk is busy all wait
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sized
 from contextlib import suppress
 from math import inf
 from pathlib import Path
@@ -28,6 +29,7 @@ from prometheus_client import Counter
 
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, SpoolFull
+from brandproxy.scheduling import interrupt_nobody
 from brandproxy.spool.segment import HEADER, MAX_RECORD, frame
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,8 @@ log = logging.getLogger(__name__)
 WRITTEN = Counter("brandproxy_spool_records", "Records made durable", ["spool"])
 LOST = Counter("brandproxy_spool_lost", "Records that could not be kept: raise the alarm", ["spool"])
 
-GATHER, PATIENCE = 0.002, 0.004  # seconds
+QUIET, PATIENCE = 0.002, 0.008  # seconds
+_TICK = 0.0005  # seconds; the event loop's timers are no finer
 MAX_PENDING = 16 << 20  # bytes waiting for a slow disk before records are refused
 
 _WRITER = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -78,7 +81,12 @@ class Commit:
 
 
 class Spool:
-    """`max_bytes` bounds the whole directory (all writers); `lost` counts records that were not kept."""
+    """`max_bytes` bounds the whole directory (all writers); `lost` counts records that were not kept.
+
+    `callers` are those who append, where they are known and each waits for its record before the next.
+    """
+
+    callers: Sized | None = None
 
     def __init__(
         self,
@@ -101,9 +109,8 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self._since = 0.0  # when the first of them came, or the disk had time for it
+        self._since, self._last = 0.0, -inf  # when the first of them came, and the last of all
         self._timer: asyncio.TimerHandle | None = None
-        self._flushed = -inf
         self._commit = Commit()
         self._writing = False
         self._closed = False
@@ -118,10 +125,14 @@ class Spool:
         now, commit = time.monotonic(), self._commit
         if not self._pending:
             self._since = now
+        quiet, self._last = now - self._last >= QUIET, now
         self._pending.append(frame(record))
         self._pending_bytes += len(record)
         if not self._writing:
-            self._gather(now)
+            if quiet or self._complete():
+                self._flush()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(QUIET, self._gather)
         return commit
 
     async def close(self) -> None:
@@ -135,18 +146,22 @@ class Spool:
         if self.lost:
             log.error("spool: closed; events lost in all: %d", self.lost)
 
-    def _gather(self, now: float) -> None:
+    def _gather(self) -> None:
         """Flush what is pending, or see to it that it will be."""
-        if now - self._since >= GATHER or now - self._flushed >= PATIENCE:
+        self._timer = None
+        wait = min(self._last + QUIET, self._since + PATIENCE) - time.monotonic()
+        if wait < _TICK or self._complete():
             self._flush()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(PATIENCE, self._flush)
+        else:
+            self._timer = self._loop.call_later(wait, self._gather)
+
+    def _complete(self) -> bool:
+        return self.callers is not None and len(self._pending) >= len(self.callers)
 
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._flushed = time.monotonic()
         records, commit = self._pending, self._commit
         self._pending, self._pending_bytes, self._commit = [], 0, Commit()
         self._writing = True
@@ -154,7 +169,7 @@ class Spool:
 
     def _write_all(self) -> None:
         """The writing thread. A plain queue: an executor's futures would cost more than the write."""
-        _interrupt_nobody()
+        interrupt_nobody()  # it would stop the event loop, only to wait for the interpreter's lock the loop holds
         while (work := self._work.get()) is not None:
             records, commit = work
             error: Exception | None = None
@@ -175,8 +190,7 @@ class Spool:
             self._count(count, str(error))
         commit.finish(error)
         if self._pending and not self._writing:
-            self._since = time.monotonic()
-            self._gather(self._since)
+            self._gather()
 
     def _count(self, count: int, why: str) -> None:
         if self.lost == 0 or self.lost // 1000 != (self.lost + count) // 1000:
@@ -257,17 +271,6 @@ class _Appender:
         except OSError:
             log.exception("spool: a failed write could not be undone")
         self.seal()
-
-
-def _interrupt_nobody() -> None:
-    """Let this thread wait until who runs on its core pauses (sched(7), SCHED_BATCH).
-
-    Otherwise it stops the event loop when the disk is done, only to wait for the lock the loop holds. A policy or
-    nice value that the operator chose stays.
-    """
-    with suppress(OSError):  # some sandboxes forbid to ask, or to choose
-        if os.sched_getscheduler(0) == os.SCHED_OTHER and os.getpriority(os.PRIO_PROCESS, 0) == 0:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _write_all(fd: int, data: bytes) -> None:
