@@ -1,7 +1,7 @@
 """The kill list: destinations, links, messages, campaigns and tenants whose links answer 410.
 
-`add`, `remove` and `everything` keep it in the store; `KillList` is the edge's copy in memory, whose question
-is a few dictionary look-ups, fed with the changes the directory hands on.
+`add`, `remove` and `everything` keep it in the store; `KillList` is the edge's copy in memory (false while it is
+empty), whose question is a few dictionary look-ups, fed with the changes the directory hands on.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class KillList:
         self._exact: dict[tuple[BlockKind, str], list[Block]] = {}
         self._prefixes: list[Block] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
     async def load(self, store: Store) -> None:
         entries = await store.list(keys.BLOCK)
         self._blocks = {}
@@ -95,8 +98,6 @@ class KillList:
         self, tenant: str, url: str = "", token: str = "", campaign: str = "", message: str = ""
     ) -> Block | None:
         """The entry that refuses this link, or None. `url` is the destination as signed."""
-        if not self._blocks:
-            return None
         asked = [(BlockKind.TENANT, tenant), (BlockKind.LINK, token), (BlockKind.CAMPAIGN, campaign)]
         asked += [(BlockKind.MESSAGE, message)]
         asked += [(BlockKind.DOMAIN, name) for name in _domains(url)]

@@ -78,7 +78,7 @@ class Links:
             payload = site.ring.open(kind, token, int(time.time()))
         except BadToken as error:
             return answers.gone(brand) if error.reason in ("revoked", "expired") else answers.not_found(brand)
-        blocked = self.kill.match(
+        blocked = self.kill and self.kill.match(
             site.tenant.slug,
             getattr(payload, "url", ""),
             token,

@@ -132,8 +132,6 @@ def _fork(settings: Settings, listeners: Listeners, number: int, ready: int) -> 
 
 
 def _run_worker(settings: Settings, listeners: Listeners, number: int, ready: int) -> None:
-    # libuv's ring takes one call for each connection's place in epoll all the same, and a dearer one.
-    os.environ.setdefault("UV_USE_IO_URING", "0")
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, suppress(asyncio.CancelledError):
