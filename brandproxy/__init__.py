@@ -6,7 +6,8 @@ The map, in floors; imports run downward only (`tests/test_house.py` proves it):
     4  filters  edge  analytics  admin      front ends; they never import each other
     3  tenants  directory  access  blocks  context  web  certs  onboarding
        shipping  intake  relay  leading  control  metrics      what the nouns do
-    2  store  stream  spool  engines  acme  resolver  dnsupdate  fetch  scheduling      the outside world, one module each
+    2  store  stream  spool  engines  acme  resolver  dnsupdate  fetch  storage  scheduling
+                               the outside world, one module each
     1  core                        pure: bytes, values and `now` in; values out
     0  model  errors  config       the nouns
 

@@ -171,22 +171,23 @@ class Edge:
         if not unsubscribe.is_one_click(body):
             await self.send(send, answers.plain(400, "Not a one-click unsubscribe\n"))
             return
-        if self.recent.holds(token, time.monotonic()):
-            await self.send(send, answers.plain(202, "Unsubscribed\n"))
-            return
         kind = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), "")
+        wish = self.recent.get(token, time.monotonic())
+        fresh = wish is None
         try:
             async with asyncio.timeout(DISK_PATIENCE):
-                await self.wishes.append(unsubscribe.encode(payload.url, body, kind, time.time()))
-        except (
-            SpoolFull,
-            TimeoutError,
-        ):  # the one answer that asks to come again: this wish would be lost otherwise
+                if wish is None:
+                    wish = self.wishes.append(unsubscribe.encode(payload.url, body, kind, time.time()))
+                    self.recent.add(token, wish, time.monotonic())
+                await wish
+        except (SpoolFull, TimeoutError) as error:
+            if isinstance(error, SpoolFull):  # else it may still be written
+                self.recent.drop(token)
+            # The one answer that asks to come again: this wish would be lost otherwise.
             await self.send(send, answers.plain(503, "Please try again\n"))
             return
-        self.recent.add(token, time.monotonic())
         answer = answers.plain(202, "Unsubscribed\n")
-        answer.record = self.links.record("u", site, token, visit)
+        answer.record = self.links.record("u", site, token, visit) if fresh else None
         await self.send(send, answer)
 
 

@@ -52,21 +52,25 @@ def encode(url: str, body: bytes, kind: str, at: float) -> bytes:
 
 
 class Recent:
-    """Tokens whose wish was queued within `_SAME` seconds: who repeats one gets its answer and fills no queue.
+    """Wishes queued within `_SAME` seconds, by token: who repeats one shares its fate and fills no queue.
 
     Seconds only: after them the same token may well be a new wish, of somebody who had subscribed again.
     """
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}
+        self._queued: dict[str, tuple[float, spool.Commit]] = {}
 
-    def holds(self, token: str, now: float) -> bool:
-        return self._until.get(token, 0.0) > now
+    def get(self, token: str, now: float) -> spool.Commit | None:
+        until, wish = self._queued.get(token, (0.0, None))
+        return wish if until > now else None
 
-    def add(self, token: str, now: float) -> None:
-        if len(self._until) >= _HELD:
-            self._until.clear()
-        self._until[token] = now + _SAME
+    def add(self, token: str, wish: spool.Commit, now: float) -> None:
+        if len(self._queued) >= _HELD:
+            self._queued.clear()
+        self._queued[token] = now + _SAME, wish
+
+    def drop(self, token: str) -> None:
+        self._queued.pop(token, None)
 
 
 @dataclass(slots=True)

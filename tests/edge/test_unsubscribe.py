@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from brandproxy.core.tokens import Click, Unsubscribe
 from brandproxy.edge import unsubscribe
 from brandproxy.edge.unsubscribe import Forwarder, Recent
 from brandproxy.errors import FetchFailed, FetchRefused
-from brandproxy.spool import Spool, segments
+from brandproxy.spool import Commit, Spool, segments
 from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
 
 BODY = b"List-Unsubscribe=One-Click"
@@ -107,14 +109,46 @@ def test_who_repeats_a_wish_is_answered_and_fills_no_queue(reaching: RunningEdge
     assert sum(event.recipient == "r-2" for event in reaching.events()) == 1
 
 
+def test_many_connections_at_once_with_one_wish_queue_it_once(reaching: RunningEdge, endpoint: Endpoint) -> None:
+    token = reaching.token(Unsubscribe(endpoint.url, "", "spring", "m-1", "r-3"))
+    request = (
+        f"POST /u/{token} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(BODY)}\r\nConnection: close\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        address = ("127.0.0.1", reaching.http)
+        socks = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(30)]
+        for sock in socks:
+            sock.sendall(request.encode() + BODY)
+        assert {sock.recv(12) for sock in socks} == {b"HTTP/1.1 202"}
+    assert eventually(lambda: bool(endpoint.seen))
+    assert not eventually(lambda: len(endpoint.seen) > 1, 1.2)
+    assert sum(event.recipient == "r-3" for event in reaching.events()) == 1
+
+
 def test_the_same_token_may_be_a_new_wish_later() -> None:
-    recent = Recent()
-    recent.add("token", 100.0)
-    assert recent.holds("token", 109.9)
-    assert not recent.holds("token", 110.1)
+    recent, wish = Recent(), Commit()
+    recent.add("token", wish, 100.0)
+    assert recent.get("token", 109.9) is wish
+    assert recent.get("token", 110.1) is None
     for number in range(30_000):
-        recent.add(str(number), 100.0)
-    assert len(recent._until) <= 10_000
+        recent.add(str(number), wish, 100.0)
+    assert len(recent._queued) <= 10_000
+
+
+def test_a_wish_that_could_not_be_queued_may_come_again_at_once(tmp_path: Path, endpoint: Endpoint) -> None:
+    running = prepare(tmp_path, BRANDPROXY_OUTBOUND_ALLOW="127.0.0.1")
+    running.start()
+    try:
+        token = running.token(Unsubscribe(endpoint.url))
+        (tmp_path / "unsubscribe").rename(tmp_path / "away")
+        (tmp_path / "unsubscribe").touch()  # where a folder is wanted
+        assert [post(running, token).status_code for _ in range(2)] == [503, 503]
+        (tmp_path / "unsubscribe").unlink()
+        (tmp_path / "away").rename(tmp_path / "unsubscribe")
+        assert post(running, token).status_code == 202
+        assert eventually(lambda: len(endpoint.seen) == 1)
+    finally:
+        running.stop()
 
 
 def test_a_scanners_get_or_empty_post_unsubscribes_nobody(reaching: RunningEdge, endpoint: Endpoint) -> None:
