@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
+from brandproxy.context import Context
 from brandproxy.model import Host, HostState
+
+if TYPE_CHECKING:
+    from brandproxy.core.records import Wanted
 
 app = typer.Typer(no_args_is_help=True, help="The host names tenants CNAME to us.")
 
@@ -26,18 +30,27 @@ def add(
 
     Example: [bold]brandproxy host add links.acme.com --tenant acme[/bold]
     """
-    host = with_context(lambda context: context.registry.add_host(name, tenant, zone=zone))
+    host, records = with_context(lambda context: _add(context, name, tenant, zone))
     if json:
         print_json(asdict(host))
         return
-    if zone:
-        print(f"added {host.name} for tenant {tenant}; the customer delegates {host.zone} to our name servers")
-    else:
-        print(f"added {host.name} for tenant {tenant}; the customer creates this record:\n")
-        print(f"  {host.name}.  CNAME  {host.target}.\n")
+    print(f"added {host.name} for tenant {tenant}; the customer creates:\n")
+    for record in records:
+        print(f"  {record.name}.  {record.type}  {record.value}.")
+    if zone and not records:
+        print("  nothing yet: dns.nameservers is not set; name them in BRANDPROXY_DNS_NAMESERVERS first")
     if host.target.endswith(".invalid"):
-        print("edge.domain is not set, so this target leads nowhere yet: set BRANDPROXY_EDGE_DOMAIN first\n")
-    print(f"then: brandproxy dns {host.name}")
+        print("\nedge.domain is not set, so this target leads nowhere yet: set BRANDPROXY_EDGE_DOMAIN first")
+    print(f"\nthen: brandproxy dns {host.name}")
+
+
+async def _add(context: Context, name: str, tenant: str, zone: str) -> tuple[Host, list[Wanted]]:
+    """The host, and what its customer has to create."""
+    from brandproxy.onboarding import Looker
+
+    host = await context.registry.add_host(name, tenant, zone=zone)
+    records = Looker(context.settings).wanted(host)
+    return host, [record for record in records if record.needed and not record.ours]
 
 
 @app.command("list")

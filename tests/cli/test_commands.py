@@ -39,6 +39,20 @@ def test_a_tenant_its_host_and_its_key_are_made_from_nothing(run) -> None:  # ty
     assert key.split("_", 2)[2] not in run("key", "list", "--json").stdout
 
 
+def test_what_the_customer_has_to_create_is_said_at_once(run) -> None:  # type: ignore[no-untyped-def]
+    run("tenant", "add", "acme")
+    zone = ("host", "add", "links.mail.acme.com", "--tenant", "acme", "--zone", "mail.acme.com")
+    unset = run(*zone).stdout
+    assert "BRANDPROXY_DNS_NAMESERVERS first" in unset
+    assert "set BRANDPROXY_EDGE_DOMAIN" in unset
+    run("host", "remove", "links.mail.acme.com", "--yes")
+    ours = {"BRANDPROXY_DNS_NAMESERVERS": "ns1.esp.net,ns2.esp.net", "BRANDPROXY_EDGE_DOMAIN": "esp.net"}
+    told = run(*zone, **ours).stdout
+    assert "  mail.acme.com.  NS  ns1.esp.net.\n  mail.acme.com.  NS  ns2.esp.net.\n" in told
+    assert "CNAME" not in told
+    assert "first" not in told
+
+
 def test_what_is_printed_of_a_tenant_holds_no_secret(run) -> None:  # type: ignore[no-untyped-def]
     shown = json.loads(run("tenant", "add", "acme", "--json").stdout)
     assert shown["keys"] == [{"number": 0, "created_at": shown["created_at"], "revoked_at": None}]
