@@ -102,18 +102,18 @@ Payload = Click | Asset | Open | Unsubscribe
 
 
 class KeyRing:
-    """A tenant's keys, newest first; mints with the first not revoked. Each is derived at its first use."""
+    """A tenant's keys, newest first; mints with the first not revoked."""
 
     def __init__(self, keys: Iterable[SigningKey], max_age: int = 0) -> None:
         self._max_age = max_age
         self._keys: dict[str, SigningKey] = {}
         self._newest: str | None = None
-        self._macs: dict[tuple[str, str], _Mac] = {}
         for key in keys:
             number = ALPHABET[key.number % 64]
             if self._newest is None and key.revoked_at is None:
                 self._newest = number
             self._keys.setdefault(number, key)
+        self._macs = _Macs({number: key.secret for number, key in self._keys.items()})
         self._heads = {packing: f"{packing}{self._newest}".encode("ascii") for packing in (_PLAIN, _DEFLATED)}
 
     def mint(self, payload: Payload) -> str:
@@ -127,14 +127,14 @@ class KeyRing:
             raise BadInput("the tenant has no usable signing key", "Run `brandproxy tenant rotate-key`.")
         packing, data = packed
         text = self._heads[packing] + _b64(data)
-        return (text + self._mac(self._newest, kind)(text)).decode("ascii")
+        return (text + self._macs[self._newest, kind](text)).decode("ascii")
 
     def open(self, kind: str, token: str, now: int = 0) -> Payload:
         """The payload of a genuine token of this tenant and kind. Raises BadToken; `now` in seconds."""
         if _TOKEN.fullmatch(token) is None:
             raise BadToken("malformed")
         raw = token.encode("ascii")
-        mac = self._mac(token[1], kind)
+        mac = self._macs[token[1], kind]
         if not hmac.compare_digest(mac(raw[:-_MAC]), raw[-_MAC:]) or mac is _DUMMY:
             raise BadToken("forged")
         if self._keys[token[1]].revoked_at is not None:
@@ -143,14 +143,6 @@ class KeyRing:
         if self._max_age and now > getattr(payload, "sent_at", now) + self._max_age:
             raise BadToken("expired")
         return payload
-
-    def _mac(self, number: str, kind: str) -> _Mac:
-        mac = self._macs.get((number, kind))
-        if mac is None:
-            if number not in self._keys:
-                return _DUMMY
-            mac = self._macs[number, kind] = _Mac(_derive(self._keys[number].secret, kind))
-        return mac
 
 
 def peek(kind: str, token: str) -> Payload:
@@ -258,6 +250,21 @@ class _Mac:
         inner.update(text)
         outer.update(inner.digest())
         return _b64(outer.digest()[:16])
+
+
+class _Macs(dict[tuple[str, str], _Mac]):
+    """By key number and kind, each derived at its first use; an unknown number has the dummy."""
+
+    def __init__(self, secrets: dict[str, bytes]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def __missing__(self, which: tuple[str, str]) -> _Mac:
+        number, kind = which
+        if number not in self._secrets:
+            return _DUMMY
+        mac = self[which] = _Mac(_derive(self._secrets[number], kind))
+        return mac
 
 
 def _b64(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sized
@@ -86,7 +87,7 @@ class Spool:
     `callers` are those who append, where they are known and each waits for its record before the next.
     """
 
-    callers: Sized | None = None
+    callers: Sized = range(sys.maxsize)
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class Spool:
         self._pending.append(frame(record))
         self._pending_bytes += len(record)
         if not self._writing:
-            if quiet or self._complete():
+            if quiet or len(self._pending) >= len(self.callers):
                 self._flush()
             elif self._timer is None:
                 self._timer = self._loop.call_later(QUIET, self._gather)
@@ -150,13 +151,10 @@ class Spool:
         """Flush what is pending, or see to it that it will be."""
         self._timer = None
         wait = min(self._last + QUIET, self._since + PATIENCE) - time.monotonic()
-        if wait < _TICK or self._complete():
+        if wait < _TICK or len(self._pending) >= len(self.callers):
             self._flush()
         else:
             self._timer = self._loop.call_later(wait, self._gather)
-
-    def _complete(self) -> bool:
-        return self.callers is not None and len(self._pending) >= len(self.callers)
 
     def _flush(self) -> None:
         if self._timer is not None:
