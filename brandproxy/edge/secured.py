@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brandproxy.edge.connection import Front
 
-_RECORD = 16 * 1024  # bytes; a TLS record holds no more
+_RECORD = 16 * 1024  # bytes; a TLS record holds no more (RFC 8446 §5.1): one read leaves nothing of it behind
 _HANDSHAKE = 10.0  # seconds
 
 
@@ -164,7 +164,7 @@ class Secured(asyncio.Protocol, asyncio.Transport):
         """Give on all plaintext that is there in one piece, then the client's goodbye; whether there was any."""
         chunks, over = [], False
         try:
-            while self._incoming.pending or self._tls.pending():
+            while self._incoming.pending:
                 chunk = self._tls.read(_RECORD)
                 if not chunk:
                     over = True

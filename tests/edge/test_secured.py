@@ -148,6 +148,16 @@ def test_a_body_may_come_in_pieces_and_a_half_closed_post_is_answered(edge: Runn
     assert statuses(client.read_all()) == [202]
 
 
+@pytest.mark.parametrize("size", [16_383, 16_384, 16_385, 49_152])
+def test_the_largest_records_are_read_whole(edge: RunningEdge, client: Client, size: int) -> None:
+    client.handshake()
+    token = edge.token(Unsubscribe("https://127.0.0.1:9/u", "", "spring", "m", f"r-{size}"))
+    body = b"List-Unsubscribe=One-Click&".ljust(size, b"x")
+    head = f"POST /u/{token} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+    client.send(client.records(head.encode()) + client.records(body))
+    assert statuses(client.read_all()) == [202]
+
+
 def test_a_changed_record_ends_the_connection_and_is_no_request(edge: RunningEdge, client: Client) -> None:
     client.handshake()
     before = len(edge.events())
