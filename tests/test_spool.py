@@ -21,6 +21,11 @@ def everything(directory: Path) -> list[bytes]:
     return [record for segment in segments(directory) for record in read(segment).records]
 
 
+def wait_for_company(monkeypatch: pytest.MonkeyPatch, quiet: float, patience: float) -> None:
+    monkeypatch.setattr(writer, "QUIET", quiet)
+    monkeypatch.setattr(writer, "PATIENCE", patience)
+
+
 async def test_an_awaited_append_can_be_read_while_the_writer_lives(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "w1")
     await spool.append(b"one")
@@ -83,7 +88,7 @@ asyncio.run(main())
 
 
 async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "PATIENCE", 60.0)
+    wait_for_company(monkeypatch, 60.0, 60.0)
     spool = Spool(tmp_path, "w1")
     async with asyncio.timeout(10):
         await spool.append(b"alone")
@@ -93,8 +98,7 @@ async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: py
 async def test_one_that_comes_soon_after_waits_while_others_come_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "QUIET", 0.5)
-    monkeypatch.setattr(writer, "PATIENCE", 60.0)
+    wait_for_company(monkeypatch, 0.5, 60.0)
     spool = Spool(tmp_path, "w1")
     await spool.append(b"1")
     async with asyncio.timeout(10):
@@ -111,8 +115,7 @@ async def test_one_that_comes_soon_after_waits_while_others_come_and_no_longer(
 async def test_nobody_waits_longer_because_company_never_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "QUIET", 0.1)
-    monkeypatch.setattr(writer, "PATIENCE", 0.3)
+    wait_for_company(monkeypatch, 0.1, 0.3)
     spool = Spool(tmp_path, "w1")
     await spool.append(b"1")
     second = spool.append(b"2")
@@ -126,8 +129,7 @@ async def test_nobody_waits_longer_because_company_never_ends(
 async def test_nobody_waits_when_all_who_could_come_are_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "QUIET", 60.0)
-    monkeypatch.setattr(writer, "PATIENCE", 60.0)
+    wait_for_company(monkeypatch, 60.0, 60.0)
     spool = Spool(tmp_path, "w1")
     spool.callers = ["one", "two"]
     async with asyncio.timeout(10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import ssl
 import struct
@@ -177,6 +178,22 @@ def test_a_proxy_on_a_unix_socket_is_believed_and_the_socket_is_its_groups_alone
                 sock.sendall(f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\n{forwarded}{parsed}\r\n".encode())
                 assert sock.recv(65536).startswith(b"HTTP/1.1 302 ")
         assert [event.address for event in running.events()] == ["203.0.113.7", "203.0.113.7", "", ""]
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize(("http", "policy"), [("unix:{}/e.sock", os.SCHED_BATCH), ("", os.SCHED_OTHER)])
+def test_only_behind_a_proxy_on_this_machine_does_a_worker_wait_for_it(
+    tmp_path: Path, http: str, policy: int
+) -> None:
+    running = prepare(tmp_path)
+    running.environment |= {"BRANDPROXY_EDGE_HTTP": http.format(tmp_path)} if http else {}
+    running.start()
+    try:
+        assert running.process is not None
+        parent = running.process.pid
+        (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        assert os.sched_getscheduler(int(worker)) == policy
     finally:
         running.stop()
 
