@@ -113,7 +113,7 @@ class KeyRing:
             if self._newest is None and key.revoked_at is None:
                 self._newest = number
             self._keys.setdefault(number, key)
-        self._macs = _Macs({number: key.secret for number, key in self._keys.items()})
+        self._macs = _Macs(self._keys)
         self._heads = {packing: f"{packing}{self._newest}".encode("ascii") for packing in (_PLAIN, _DEFLATED)}
 
     def mint(self, payload: Payload) -> str:
@@ -255,15 +255,15 @@ class _Mac:
 class _Macs(dict[tuple[str, str], _Mac]):
     """By key number and kind, each derived at its first use; an unknown number has the dummy."""
 
-    def __init__(self, secrets: dict[str, bytes]) -> None:
+    def __init__(self, keys: dict[str, SigningKey]) -> None:
         super().__init__()
-        self._secrets = secrets
+        self._keys = keys
 
     def __missing__(self, which: tuple[str, str]) -> _Mac:
         number, kind = which
-        if number not in self._secrets:
+        if number not in self._keys:
             return _DUMMY
-        mac = self[which] = _Mac(_derive(self._secrets[number], kind))
+        mac = self[which] = _Mac(_derive(self._keys[number].secret, kind))
         return mac
 
 

@@ -181,9 +181,7 @@ class Edge:
                     wish = self.wishes.append(unsubscribe.encode(payload.url, body, kind, time.time()))
                     self.recent.add(token, wish, time.monotonic())
                 await wish
-        except (SpoolFull, TimeoutError) as error:
-            if isinstance(error, SpoolFull):  # else it may still be written
-                self.recent.drop(token)
+        except (SpoolFull, TimeoutError):
             # The one answer that asks to come again: this wish would be lost otherwise.
             await self.send(send, answers.plain(503, "Please try again\n"))
             return
@@ -243,19 +241,19 @@ def client_address(peer: str, told: bytes, trusted: tuple[Network, ...]) -> str:
     The list grows at its end, so what stands before the first foreign address is the client's own word and is
     never believed; from a peer that is not trusted none of it is. A peer on a unix socket is trusted.
     """
-    if peer != LOCAL and not (trusted and _is_trusted(peer, trusted)):
+    if peer != LOCAL and not _is_trusted(peer, trusted):
         return peer
     peer = "" if peer == LOCAL else peer
     for part in reversed(told.decode("latin-1").split(",")):
         address = part.strip()
-        if address and not (trusted and _is_trusted(address, trusted)):
+        if address and not _is_trusted(address, trusted):
             return address if _parsed(address) else peer
         peer = address or peer
     return peer
 
 
 def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
-    ip = _parsed(address)
+    ip = _parsed(address) if trusted else None
     return ip is not None and any(ip in network for network in trusted)
 
 

@@ -52,7 +52,8 @@ def encode(url: str, body: bytes, kind: str, at: float) -> bytes:
 
 
 class Recent:
-    """Wishes queued within `_SAME` seconds, by token: who repeats one shares its fate and fills no queue.
+    """Wishes queued within `_SAME` seconds, by token: who repeats one shares its fate and fills no queue. One that
+    could not be kept is shared by nobody.
 
     Seconds only: after them the same token may well be a new wish, of somebody who had subscribed again.
     """
@@ -62,15 +63,12 @@ class Recent:
 
     def get(self, token: str, now: float) -> spool.Commit | None:
         until, wish = self._queued.get(token, (0.0, None))
-        return wish if until > now else None
+        return None if wish is None or wish.lost or until <= now else wish
 
     def add(self, token: str, wish: spool.Commit, now: float) -> None:
         if len(self._queued) >= _HELD:
             self._queued.clear()
         self._queued[token] = now + _SAME, wish
-
-    def drop(self, token: str) -> None:
-        self._queued.pop(token, None)
 
 
 @dataclass(slots=True)

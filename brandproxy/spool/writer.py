@@ -55,6 +55,10 @@ class Commit:
         self._done = False
         self._error: Exception | None = None
 
+    @property
+    def lost(self) -> bool:
+        return self._error is not None
+
     def then(self, call: Callable[[bool], None]) -> None:
         """Call `call(written)` on the event loop when the group is durable, or lost."""
         if self._done:
