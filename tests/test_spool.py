@@ -98,15 +98,15 @@ async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: py
 async def test_one_that_comes_soon_after_waits_while_others_come_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_for_company(monkeypatch, 0.5, 60.0)
+    wait_for_company(monkeypatch, 1.5, 60.0)
     spool = Spool(tmp_path, "w1")
     await spool.append(b"1")
     async with asyncio.timeout(10):
         second = spool.append(b"2")
         for number in (b"3", b"4", b"5"):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.6)
             assert spool.append(number) is second
-        assert everything(tmp_path) == [b"1"]  # 0.9 seconds after the second came
+        assert everything(tmp_path) == [b"1"]  # 1.8 seconds after the second came
         await second
     await spool.close()
     assert everything(tmp_path) == [b"1", b"2", b"3", b"4", b"5"]
