@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +20,6 @@ from brandproxy.spool import Spool, read, remove, segments, writer
 
 def everything(directory: Path) -> list[bytes]:
     return [record for segment in segments(directory) for record in read(segment).records]
-
-
-def wait_for_company(monkeypatch: pytest.MonkeyPatch, quiet: float, patience: float) -> None:
-    monkeypatch.setattr(writer, "QUIET", quiet)
-    monkeypatch.setattr(writer, "PATIENCE", patience)
 
 
 async def test_an_awaited_append_can_be_read_while_the_writer_lives(tmp_path: Path) -> None:
@@ -87,60 +83,25 @@ asyncio.run(main())
     assert ran.stdout.split() == [str(os.SCHED_OTHER), str(policy)]
 
 
-async def test_a_record_alone_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wait_for_company(monkeypatch, 60.0, 60.0)
-    spool = Spool(tmp_path, "w1")
-    async with asyncio.timeout(10):
-        await spool.append(b"alone")
-    await spool.close()
-
-
-async def test_one_that_comes_soon_after_waits_while_others_come_and_no_longer(
+async def test_what_comes_while_the_disk_is_busy_shares_the_next_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_for_company(monkeypatch, 1.5, 60.0)
+    writes: list[int] = []
+    write = writer._write_all
+    monkeypatch.setattr(
+        writer, "_write_all", lambda fd, data: (time.sleep(0.1), writes.append(fd), write(fd, data))
+    )
     spool = Spool(tmp_path, "w1")
-    await spool.append(b"1")
-    async with asyncio.timeout(10):
-        second = spool.append(b"2")
-        for number in (b"3", b"4", b"5"):
-            await asyncio.sleep(0.6)
-            assert spool.append(number) is second
-        assert everything(tmp_path) == [b"1"]  # 1.8 seconds after the second came
-        await second
+    first = spool.append(b"1")
+    later = spool.append(b"2", b"3")
+    assert later is spool.append(b"4")
+    assert (first is later, spool.waiting) == (False, 4)
+    await first
+    assert spool.waiting == 3
+    await later
+    assert (len(writes), spool.waiting) == (3, 0)  # the head of the segment, the first, all others
     await spool.close()
-    assert everything(tmp_path) == [b"1", b"2", b"3", b"4", b"5"]
-
-
-async def test_nobody_waits_longer_because_company_never_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait_for_company(monkeypatch, 0.1, 0.3)
-    spool = Spool(tmp_path, "w1")
-    await spool.append(b"1")
-    second = spool.append(b"2")
-    async with asyncio.timeout(10):
-        while spool.append(b"more") is second:
-            await asyncio.sleep(0.01)
-        await second
-    await spool.close()
-
-
-async def test_nobody_waits_when_all_who_could_come_are_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait_for_company(monkeypatch, 60.0, 60.0)
-    spool = Spool(tmp_path, "w1")
-    spool.callers = ["one", "two"]
-    async with asyncio.timeout(10):
-        await spool.append(b"1")
-        second = spool.append(b"2")
-        await asyncio.sleep(0.1)
-        assert everything(tmp_path) == [b"1"]
-        assert spool.append(b"3") is second
-        await second
-    await spool.close()
-    assert everything(tmp_path) == [b"1", b"2", b"3"]
+    assert everything(tmp_path) == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_cancelled_waiter_does_not_disturb_the_others(tmp_path: Path) -> None:

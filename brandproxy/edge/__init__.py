@@ -4,7 +4,8 @@
 - `worker`      one process: listeners, spool, directory
 - `tls`         SNI name to certificate, inside the handshake
 - `secured`     TLS of one connection, between its transport and its protocol
-- `connection`  one connection; the short cut for a click in one read
+- `connection`  one connection; the short cut for a click or open in one read
+- `gathering`   clicks and opens that come close together are answered in one go
 - `parsed`      every other connection: uvicorn's parser, bounded
 - `balanced`    accepting behind a load balancer: PROXY protocol v2
 - `app`         routes to answers, as an ASGI application

@@ -1,12 +1,12 @@
-"""One connection of a recipient. A click, or an image in memory, asked for in one read is answered here; all
-else is parsed.
+"""One connection of a recipient. A click, an open, or an image in memory, asked for in one read, is answered here;
+all else is parsed.
 
-Most requests are one `GET /c/TOKEN` each on a connection of its own. `_REQUEST` is stricter than the parser:
-HTTP/1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants exactly one
-Host, nothing about a body, no upgrade, no header that matters twice. What does not fit, wellformed or not, goes
-to `Parsed` with everything that follows on the connection; this file refuses nothing and repairs nothing.
-Both ways end in `Links.click`, so there is one decision; an asset is answered here only where the whole object
-from memory is the answer (no condition, range or coding asked for).
+Most requests are one `GET /c/TOKEN` or `GET /o/TOKEN.gif` each on a connection of its own. `_RECORDED` is stricter
+than the parser: HTTP/1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants
+exactly one Host, nothing about a body, no upgrade, no header that matters twice. What does not fit, wellformed or
+not, goes to `Parsed` with all that follows on the connection; this file refuses nothing and repairs nothing. Both
+ways end in `Links`, so there is one decision; an asset is answered here only where the whole object from memory is
+the answer (no condition, range or coding asked for).
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from uvicorn.server import ServerState
 from brandproxy.core.tokens import Asset
 from brandproxy.edge.answers import Answer
 from brandproxy.edge.app import DISK_PATIENCE, Edge, client_address, host_name, visit_of
+from brandproxy.edge.gathering import Gathering
 from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import SNI
-from brandproxy.errors import SpoolFull
 from brandproxy.sockets import plain
 
-_HEADERS = rb" HTTP/1\.([01])((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
-_REQUEST = re.compile(rb"GET /c/([A-Za-z0-9_-]{24,8000})" + _HEADERS)
-_ASSET = re.compile(rb"GET /a/([A-Za-z0-9_-]{24,8000})/[A-Za-z0-9._%-]{0,255}" + _HEADERS)
+_TOKEN = rb"[A-Za-z0-9_-]{24,8000}"
+_REST = (
+    rb" HTTP/1\.(?P<minor>[01])"
+    rb"(?P<headers>(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
+)
+_RECORDED = re.compile(rb"GET /(?:c/(?P<click>" + _TOKEN + rb")|o/(?P<open>" + _TOKEN + rb")\.gif)" + _REST)
+_ASSET = re.compile(rb"GET /a/(?P<asset>" + _TOKEN + rb")/[A-Za-z0-9._%-]{0,255}" + _REST)
 _WANTED = re.compile(
     rb"\r\n(host|user-agent|connection|content-length|transfer-encoding|expect|upgrade|te|trailer"
     rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for|range|if-[a-z-]+):[\t ]*([^\r]*)",
@@ -69,7 +73,7 @@ class Front:
         self.patience = settings.patience  # seconds for a request, and between two
         self.state = ServerState()
         self.connections: dict[Open, None] = {}  # oldest first
-        edge.spool.callers = self.connections
+        self.gathering = Gathering(edge.spool, self.connections)
         self.now = 0.0
         self.date = b""
         self.config = Config(
@@ -117,7 +121,8 @@ class Front:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni", "_stalled", "_transport",
+        "_asked", "_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni", "_stalled",
+        "_transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, peer: str | None = None) -> None:
@@ -125,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._front = front
         self._peer = peer
         self._transport: asyncio.Transport | None = None
+        self._asked = b""  # the request that waits to be answered with others
         self._reply: bytes | None = None  # the answer that waits for its record to be durable
         self._buffer = b""
         self._close = False  # after the next answer
@@ -146,22 +152,25 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client may close its half and read on."""
         self._ended = True
-        return self._reply is not None
+        return self._answering()
+
+    def _answering(self) -> bool:
+        return self._reply is not None or bool(self._asked)
 
     def idle(self) -> bool:
-        return self._reply is None and not self._stalled
+        return not self._answering() and not self._stalled
 
     def overdue(self, now: float) -> bool:
         if self._stalled:
             return now - self._stalled > _STALL
-        return self._reply is None and now > self._deadline
+        return not self._answering() and now > self._deadline
 
     def hurry(self, now: float) -> bool:
         """Answer, and close, when the disk hangs: its trouble is never the recipient's."""
         if self._reply is None or now < self._deadline:
             return False
         self._close = True
-        self._send(False)
+        self.send(False)
         return True
 
     def pause_writing(self) -> None:
@@ -184,85 +193,79 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close when the answer in flight, if any, is sent."""
         self._close = True
-        if self._reply is None and self._transport is not None:
+        if not self._answering() and self._transport is not None:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is not None or self._stalled:  # the next request, while this one's answer is on its way
+        if self._reply is not None or self._asked or self._stalled:  # the next request, before this one's answer
             self._buffer += data
             if len(self._buffer) > _MAX_READ and self._transport is not None:
                 self._transport.pause_reading()
-            return
-        if not self._at_once(data):
+        elif data.startswith((b"GET /c/", b"GET /o/")) and len(data) <= _MAX_READ:
+            self._asked = data
+            if self._peer is None and self._transport is not None:
+                self._peer = plain((self._transport.get_extra_info("peername") or ("",))[0])  # "": gone already
+            self._front.gathering.join(self)
+        elif not self._asset(data):
             self._hand_over(data)
 
-    def _at_once(self, data: bytes) -> bool:
-        """Answer what needs no parser; False when it does."""
-        if len(data) > _MAX_READ:
-            return False
-        click = _REQUEST.fullmatch(data)
-        match = click or _ASSET.fullmatch(data)
-        headers = _headers(match[3]) if match else None
-        if match is None or headers is None:
-            return False
-        self._close = self._close or match[2] == b"0"  # without persistence (RFC 9112 §9.3), which is allowed
-        token = match[1].decode("ascii")
-        if click is None:
-            self._reply = self._asset(token, headers)
-            if self._reply is None:
-                return False
-            self._send(True)
-            return True
-        answer = self._click(token, headers)
-        if answer is not None:
-            self._answer(answer)
-        return answer is not None
-
-    def _asset(self, token: str, headers: dict[bytes, bytes]) -> bytes | None:
-        """The whole answer, or None when the slow way has to find it."""
-        edge = self._front.edge
-        if b"range" in headers or any(name.startswith(b"if-") for name in headers):
+    def decide(self) -> bytes | None:
+        """Answer the click or open that was asked for; when that has to wait for a record, give it."""
+        data, self._asked = self._asked, b""
+        match = _RECORDED.fullmatch(data)
+        headers = _headers(match["headers"]) if match else None
+        answer = self._recorded(match, headers) if match and headers else None
+        if answer is None:
+            data, self._buffer = data + self._buffer, b""
+            self._hand_over(data)
             return None
-        site = edge.context.directory.site(host_name(headers[b"host"]))
-        if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
-            return None
-        payload = edge.links.open(site, "a", token)
-        ready = edge.assets.at_once(site, payload) if isinstance(payload, Asset) else None
-        if ready is None:
-            return None
-        end = b"connection: close\r\n\r\n" if self._close else b"\r\n"
-        return b"".join((ready[0], self._front.date, end, ready[1]))
-
-    def _persistence(self, headers: dict[bytes, bytes]) -> bool:
-        """Heed the Connection header; False when it says something else than keep-alive or close."""
-        connection = headers.get(b"connection", b"keep-alive").lower()
-        self._close = self._close or connection == b"close"
-        return connection in (b"keep-alive", b"close")
-
-    def _click(self, token: str, headers: dict[bytes, bytes]) -> Answer | None:
-        """The answer, or None when the slow way has to find it."""
-        edge = self._front.edge
-        if self._peer is None and self._transport is not None:
-            self._peer = plain((self._transport.get_extra_info("peername") or ("",))[0])  # "": gone already
-        address = client_address(self._peer or "", headers.get(b"x-forwarded-for", b""), edge.trusted)
-        visit = visit_of("GET", headers.items(), address)
-        site = edge.context.directory.site(visit.host)
-        if site is None or edge.misdirected(site, self._sni) or not self._persistence(headers):
-            return None
-        return edge.links.click(site, token, visit)
-
-    def _answer(self, answer: Answer) -> None:
         self._reply = render(answer, self._front.date, self._close)
         self._deadline = self._front.now + DISK_PATIENCE
         if answer.record is None:
-            self._send(True)
-            return
-        try:
-            self._front.edge.spool.append(answer.record).then(self._send)
-        except SpoolFull:
-            self._send(False)
+            self.send(True)
+        return answer.record
 
-    def _send(self, written: bool) -> None:
+    def _asset(self, data: bytes) -> bool:
+        """Answer what is in memory and wanted whole; False when the slow way has to."""
+        match = _ASSET.fullmatch(data) if len(data) <= _MAX_READ else None
+        headers = _headers(match["headers"]) if match else None
+        if match is None or headers is None:
+            return False
+        edge = self._front.edge
+        if b"range" in headers or any(name.startswith(b"if-") for name in headers):
+            return False
+        site = edge.context.directory.site(host_name(headers[b"host"]))
+        if site is None or edge.misdirected(site, self._sni) or not self._persistence(match, headers):
+            return False
+        payload = edge.links.open(site, "a", match["asset"].decode("ascii"))
+        ready = edge.assets.at_once(site, payload) if isinstance(payload, Asset) else None
+        if ready is None:
+            return False
+        end = b"connection: close\r\n\r\n" if self._close else b"\r\n"
+        self._reply = b"".join((ready[0], self._front.date, end, ready[1]))
+        self.send(True)
+        return True
+
+    def _persistence(self, match: re.Match[bytes], headers: dict[bytes, bytes]) -> bool:
+        """Heed version and Connection header (RFC 9112 §9.3); False when it says more than keep-alive or close."""
+        connection = headers.get(b"connection", b"keep-alive").lower()
+        self._close = self._close or connection == b"close" or match["minor"] == b"0"
+        return connection in (b"keep-alive", b"close")
+
+    def _recorded(self, match: re.Match[bytes], headers: dict[bytes, bytes]) -> Answer | None:
+        """The answer, or None when the slow way has to find it."""
+        edge = self._front.edge
+        address = client_address(self._peer or "", headers.get(b"x-forwarded-for", b""), edge.trusted)
+        visit = visit_of("GET", headers.items(), address)
+        site = edge.context.directory.site(visit.host)
+        if site is None or edge.misdirected(site, self._sni) or not self._persistence(match, headers):
+            return None
+        token = match["click"]
+        if token is not None:
+            return edge.links.click(site, token.decode("ascii"), visit)
+        return edge.links.pixel(site, match["open"].decode("ascii"), visit)
+
+    def send(self, written: bool) -> None:
         """Send the answer; a record that was lost is counted by the spool, never the recipient's trouble."""
         reply, self._reply = self._reply, None
         if self._transport is None or reply is None:
@@ -279,7 +282,7 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """The next request, if it is here; not before the client reads: what it can make us hold is bounded."""
-        if self._transport is None or self._reply is not None or self._stalled:
+        if self._transport is None or self._answering() or self._stalled:
             return
         if self._buffer:
             data, self._buffer = self._buffer, b""
@@ -296,7 +299,10 @@ class Connection(asyncio.Protocol):
         parsed = Parsed(front, self._sni, self._peer)
         transport.set_protocol(parsed)
         parsed.connection_made(transport)
+        transport.resume_reading()
         parsed.data_received(data)
+        if self._close:
+            parsed.shutdown()
         if self._ended and not parsed.eof_received():
             transport.close()
 

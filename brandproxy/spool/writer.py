@@ -1,12 +1,8 @@
 """The writing side. Invariant: when a `Commit` is done without error its record is on disk (`fsync`) or with the
 kernel (`os`) and stays readable until its segment is removed. What was not kept is counted in `lost`, exactly.
 
-One writer per `Spool`, on one event loop; one thread writes. Records share one write (group commit), durable when
-it returns (O_DSYNC, open(2)), and a click's answer waits as long as its record:
-1. one that comes when none came for `QUIET` seconds is written at once: nobody would join it
-2. others wait for company as long as it keeps coming: until none came for `QUIET`, or the first waited `PATIENCE`
-3. when as many wait as there are `callers` nobody else can come: they are written at once
-4. while the disk is busy all wait
+One writer per `Spool`, on one event loop; one thread writes. What comes while the disk is idle is written at once;
+all that comes while it is busy shares the next write (group commit), durable when it returns (O_DSYNC, open(2)).
 """
 
 from __future__ import annotations
@@ -16,12 +12,10 @@ import fcntl
 import logging
 import os
 import re
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sized
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
@@ -38,8 +32,6 @@ log = logging.getLogger(__name__)
 WRITTEN = Counter("brandproxy_spool_records", "Records made durable", ["spool"])
 LOST = Counter("brandproxy_spool_lost", "Records that could not be kept: raise the alarm", ["spool"])
 
-QUIET, PATIENCE = 0.002, 0.008  # seconds
-_TICK = 0.0005  # seconds; the event loop's timers are no finer
 MAX_PENDING = 16 << 20  # bytes waiting for a slow disk before records are refused
 
 _WRITER = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -86,12 +78,8 @@ class Commit:
 
 
 class Spool:
-    """`max_bytes` bounds the whole directory (all writers); `lost` counts records that were not kept.
-
-    `callers` are those who append, where they are known and each waits for its record before the next.
-    """
-
-    callers: Sized = range(sys.maxsize)
+    """`max_bytes` bounds the whole directory (all writers); `lost` counts records that were not kept, `waiting`
+    those on their way to disk."""
 
     def __init__(
         self,
@@ -105,7 +93,7 @@ class Spool:
         if not _WRITER.fullmatch(writer):
             raise BadInput(f"spool writer {writer!r} is not a plain name")
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.lost = 0
+        self.lost = self.waiting = 0
         self._lost, self._kept = LOST.labels(directory.name), WRITTEN.labels(directory.name)
         self._file = _Appender(directory, writer, durability, max_bytes, segment_bytes, segment_seconds)
         self._work: SimpleQueue[tuple[list[bytes], Commit] | None] = SimpleQueue()
@@ -114,30 +102,26 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self._since, self._last = 0.0, -inf  # when the first of them came, and the last of all
-        self._timer: asyncio.TimerHandle | None = None
         self._commit = Commit()
         self._writing = False
         self._closed = False
 
-    def append(self, record: bytes) -> Commit:
-        """Take one record (1 byte to 1 MiB). Raises SpoolFull when the disk cannot follow, or after `close`."""
-        if not 0 < len(record) <= MAX_RECORD:
-            raise BadInput(f"a spool record of {len(record)} bytes")
+    def append(self, *records: bytes) -> Commit:
+        """Take records of 1 byte to 1 MiB, to be kept or lost together. Raises SpoolFull when the disk cannot
+        follow, or after `close`."""
+        for record in records:
+            if not 0 < len(record) <= MAX_RECORD:
+                raise BadInput(f"a spool record of {len(record)} bytes")
         if self._closed or self._pending_bytes > MAX_PENDING:
-            self._count(1, "closed" if self._closed else "the disk does not follow")
+            self._count(len(records), "closed" if self._closed else "the disk does not follow")
             raise SpoolFull("the spool takes no records")
-        now, commit = time.monotonic(), self._commit
-        if not self._pending:
-            self._since = now
-        quiet, self._last = now - self._last >= QUIET, now
-        self._pending.append(frame(record))
-        self._pending_bytes += len(record)
+        commit = self._commit
+        self.waiting += len(records)
+        for record in records:
+            self._pending.append(frame(record))
+            self._pending_bytes += len(record)
         if not self._writing:
-            if quiet or len(self._pending) >= len(self.callers):
-                self._flush()
-            elif self._timer is None:
-                self._timer = self._loop.call_later(QUIET, self._gather)
+            self._flush()
         return commit
 
     async def close(self) -> None:
@@ -151,19 +135,7 @@ class Spool:
         if self.lost:
             log.error("spool: closed; events lost in all: %d", self.lost)
 
-    def _gather(self) -> None:
-        """Flush what is pending, or see to it that it will be."""
-        self._timer = None
-        wait = min(self._last + QUIET, self._since + PATIENCE) - time.monotonic()
-        if wait < _TICK or len(self._pending) >= len(self.callers):
-            self._flush()
-        else:
-            self._timer = self._loop.call_later(wait, self._gather)
-
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         records, commit = self._pending, self._commit
         self._pending, self._pending_bytes, self._commit = [], 0, Commit()
         self._writing = True
@@ -186,13 +158,14 @@ class Spool:
 
     def _written(self, count: int, commit: Commit, error: Exception | None) -> None:
         self._writing = False
+        self.waiting -= count
         if error is None:
             self._kept.inc(count)
         else:
             self._count(count, str(error))
         commit.finish(error)
         if self._pending and not self._writing:
-            self._gather()
+            self._flush()
 
     def _count(self, count: int, why: str) -> None:
         if self.lost == 0 or self.lost // 1000 != (self.lost + count) // 1000:

@@ -184,14 +184,15 @@ def test_challenges_are_answered_for_any_name_on_any_worker(edge: RunningEdge, a
 
 def test_the_commonest_click_needs_no_parser() -> None:
     """The short cut of `connection` is taken: without this, only the bench would notice."""
-    from brandproxy.edge.connection import _REQUEST, _headers
+    from brandproxy.edge.connection import _RECORDED, _headers
 
     token = b"A" * 40
     browser = (
         b"User-Agent: Mozilla/5.0\r\nAccept: */*\r\nUpgrade-Insecure-Requests: 1\r\nConnection: keep-alive\r\n\r\n"
     )
-    match = _REQUEST.fullmatch(b"GET /c/" + token + b" HTTP/1.1\r\nHost: links.acme.example\r\n" + browser)
-    assert match is not None
-    assert match[1] == token
     wanted = {b"host": b"links.acme.example", b"user-agent": b"Mozilla/5.0", b"connection": b"keep-alive"}
-    assert _headers(match[3]) == wanted
+    for kind, path in (("click", b"/c/" + token), ("open", b"/o/" + token + b".gif")):
+        match = _RECORDED.fullmatch(b"GET " + path + b" HTTP/1.1\r\nHost: links.acme.example\r\n" + browser)
+        assert match is not None
+        assert match[kind] == token
+        assert _headers(match["headers"]) == wanted

@@ -146,9 +146,9 @@ def test_a_request_that_waits_is_not_answered_before_its_client_reads() -> None:
     written: list[bytes] = []
 
     class Echo(Connection):
-        def _at_once(self, data: bytes) -> bool:
+        def _asset(self, data: bytes) -> bool:
             self._reply = data
-            return True  # its record is on the way to disk
+            return True  # as if it waited for the disk
 
     class Full:
         """A transport whose buffer one answer fills."""
@@ -170,12 +170,12 @@ def test_a_request_that_waits_is_not_answered_before_its_client_reads() -> None:
     connection._transport = transport  # type: ignore[assignment]
     for data in (b"1", b"2"):
         connection.data_received(data)
-    connection._send(True)
+    connection.send(True)
     assert (written, transport.reading) == ([b"1"], False)
     connection.data_received(b"3")  # was on its way
     assert written == [b"1"]
     connection.resume_writing()
-    connection._send(True)
+    connection.send(True)
     assert (written, transport.reading) == ([b"1", b"23"], False)
 
 
