@@ -15,7 +15,7 @@ from brandproxy.blocks import KillList
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.edge.app import visit_of
-from brandproxy.edge.connection import _REQUEST, _headers, render
+from brandproxy.edge.connection import _RECORDED, _headers, render
 from brandproxy.edge.links import Links
 from brandproxy.spool.segment import frame
 
@@ -45,9 +45,9 @@ def profile() -> list[Row]:
 
 def stages(context: Context, token: str) -> Iterator[tuple[str, Callable[[], object], str]]:
     data = f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\n{BROWSER}\r\n".encode()
-    match = _REQUEST.fullmatch(data)
+    match = _RECORDED.fullmatch(data)
     assert match is not None
-    headers = _headers(match[3])
+    headers = _headers(match["headers"])
     site = context.directory.site(HOST)
     assert headers is not None
     assert site is not None
@@ -56,8 +56,8 @@ def stages(context: Context, token: str) -> Iterator[tuple[str, Callable[[], obj
     answer = links.click(site, token, visit)
     record = answer.record
     assert record is not None
-    yield "request", lambda: _REQUEST.fullmatch(data), "shape of a browser's request"
-    yield "headers", lambda: _headers(match[3]), "those that matter"
+    yield "request", lambda: _RECORDED.fullmatch(data), "shape of a browser's request"
+    yield "headers", lambda: _headers(match["headers"]), "those that matter"
     yield "visit", lambda: visit_of("GET", headers.items(), "127.0.0.1"), "host, agent, hints, address"
     yield "site", lambda: context.directory.site(HOST), "host to tenant and keys"
     yield "token", lambda: site.ring.open("c", token), "verify and unpack"
