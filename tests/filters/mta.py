@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import smtplib
 import socket
 import subprocess
@@ -156,7 +157,7 @@ def wait_for(port: int, seconds: float = 10) -> None:
 def foreground(command: list[str | Path], home: Path, *ports: int, seconds: float = 10) -> Iterator[None]:
     """A server that stays in the foreground, until the block ends; what it said is printed when that fails."""
     with open(home / "output", "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
         for port in ports:
             wait_for(port, seconds)
@@ -165,7 +166,7 @@ def foreground(command: list[str | Path], home: Path, *ports: int, seconds: floa
         print((home / "output").read_text(errors="replace")[-3000:])
         raise
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its children: Exim leaves the runner of its queue behind
         process.wait(10)
 
 
