@@ -10,7 +10,8 @@ machine.
     https-keepalive  wrk, 64 connections            resumed-tls  wrk, `Connection: close`: resumes sessions
     behind-nginx     new-tls, nginx terminating in front of us as docs/edge.md says; CPU of both together
     two-workers      new-tls by two workers beside one: CPU of a click, and how evenly they share. Client and
-                     workers need more cores than two, so the factor is what the figures give where cores are free
+                     workers need more cores than two, so the factor is what the figures give where cores are free.
+                     Each of the two has half the load, so fewer clicks are answered together than by the one
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def workers_row(samples: dict[tuple[str, str], list[Sample]], busier: float) -> 
     both, one = samples["new-tls", "two-workers"], samples["new-tls", "brandproxy"]
     row = against("two-workers", "CPU us/click", [s.micros for s in both], "one-worker", [s.micros for s in one])
     factor = 1 / busier / (row.ratio or 1)
-    note = f"the busier worker does {busier:.0%}; {factor:.2f} x one worker where cores are free"
+    note = f"the busier worker does {busier:.0%}; {factor:.2f} x one worker that has the whole of this load"
     return replace(row, note=note)
 
 
