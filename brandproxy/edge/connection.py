@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from brandproxy.core.tokens import Asset
+from brandproxy.directory import Site
 from brandproxy.edge.answers import Answer
 from brandproxy.edge.app import DISK_PATIENCE, Edge, client_address, host_name, visit_of
 from brandproxy.edge.gathering import Gathering
@@ -197,11 +198,13 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is not None or self._asked or self._stalled:  # the next request, before this one's answer
+        if not self.idle():  # the next request, before this one's answer
             self._buffer += data
             if len(self._buffer) > _MAX_READ and self._transport is not None:
                 self._transport.pause_reading()
-        elif data.startswith((b"GET /c/", b"GET /o/")) and len(data) <= _MAX_READ:
+        elif len(data) > _MAX_READ:
+            self._hand_over(data)
+        elif data.startswith((b"GET /c/", b"GET /o/")):
             self._asked = data
             if self._peer is None and self._transport is not None:
                 self._peer = plain((self._transport.get_extra_info("peername") or ("",))[0])  # "": gone already
@@ -212,9 +215,8 @@ class Connection(asyncio.Protocol):
     def decide(self) -> bytes | None:
         """Answer the click or open that was asked for; when that has to wait for a record, give it."""
         data, self._asked = self._asked, b""
-        match = _RECORDED.fullmatch(data)
-        headers = _headers(match["headers"]) if match else None
-        answer = self._recorded(match, headers) if match and headers else None
+        fits = _fit(_RECORDED, data)
+        answer = self._recorded(*fits) if fits else None
         if answer is None:
             data, self._buffer = data + self._buffer, b""
             self._hand_over(data)
@@ -227,15 +229,14 @@ class Connection(asyncio.Protocol):
 
     def _asset(self, data: bytes) -> bool:
         """Answer what is in memory and wanted whole; False when the slow way has to."""
-        match = _ASSET.fullmatch(data) if len(data) <= _MAX_READ else None
-        headers = _headers(match["headers"]) if match else None
-        if match is None or headers is None:
+        fits = _fit(_ASSET, data)
+        if fits is None:
             return False
-        edge = self._front.edge
+        match, headers = fits
         if b"range" in headers or any(name.startswith(b"if-") for name in headers):
             return False
-        site = edge.context.directory.site(host_name(headers[b"host"]))
-        if site is None or edge.misdirected(site, self._sni) or not self._persistence(match, headers):
+        edge, site = self._front.edge, self._site(host_name(headers[b"host"]), match, headers)
+        if site is None:
             return False
         payload = edge.links.open(site, "a", match["asset"].decode("ascii"))
         ready = edge.assets.at_once(site, payload) if isinstance(payload, Asset) else None
@@ -245,6 +246,14 @@ class Connection(asyncio.Protocol):
         self._reply = b"".join((ready[0], self._front.date, end, ready[1]))
         self.send(True)
         return True
+
+    def _site(self, name: str, match: re.Match[bytes], headers: dict[bytes, bytes]) -> Site | None:
+        """Whose request it is, or None when the slow way has to find that."""
+        edge = self._front.edge
+        site = edge.context.directory.site(name)
+        if site is None or edge.misdirected(site, self._sni) or not self._persistence(match, headers):
+            return None
+        return site
 
     def _persistence(self, match: re.Match[bytes], headers: dict[bytes, bytes]) -> bool:
         """Heed version and Connection header (RFC 9112 §9.3); False when it says more than keep-alive or close."""
@@ -257,8 +266,8 @@ class Connection(asyncio.Protocol):
         edge = self._front.edge
         address = client_address(self._peer or "", headers.get(b"x-forwarded-for", b""), edge.trusted)
         visit = visit_of("GET", headers.items(), address)
-        site = edge.context.directory.site(visit.host)
-        if site is None or edge.misdirected(site, self._sni) or not self._persistence(match, headers):
+        site = self._site(visit.host, match, headers)
+        if site is None:
             return None
         token = match["click"]
         if token is not None:
@@ -282,7 +291,7 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """The next request, if it is here; not before the client reads: what it can make us hold is bounded."""
-        if self._transport is None or self._answering() or self._stalled:
+        if self._transport is None or not self.idle():
             return
         if self._buffer:
             data, self._buffer = self._buffer, b""
@@ -311,6 +320,13 @@ def render(answer: Answer, date: bytes, close: bool) -> bytes:
     """`date` is the whole Date line. A connection persists unless told otherwise (RFC 9112 §9.3)."""
     end = b"connection: close\r\n\r\n" if close else b"\r\n"
     return b"".join((answer.head(), date, end, answer.body))
+
+
+def _fit(shape: re.Pattern[bytes], data: bytes) -> tuple[re.Match[bytes], dict[bytes, bytes]] | None:
+    """The request and its headers, or None for one that needs the parser."""
+    match = shape.fullmatch(data)
+    headers = _headers(match["headers"]) if match else None
+    return None if match is None or headers is None else (match, headers)
 
 
 def _headers(block: bytes) -> dict[bytes, bytes] | None:
