@@ -40,6 +40,7 @@ CONNECTIONS = Gauge(
     multiprocess_mode="livesum",
 )
 
+BACKLOG = 4096  # connections that wait to be accepted; beyond, a proxy would refuse the recipient
 _DRAIN = 10.0  # seconds for requests in flight when told to stop
 
 
@@ -140,10 +141,11 @@ async def _accept(
     loop = asyncio.get_running_loop()
     if settings.edge.proxy_protocol:
         return Balanced(listener, make, settings.edge.proxies)
+    # The event loop listens anew, with a backlog of 100 unless told.
     if listener.family == socket.AF_UNIX:
         interrupt_nobody()  # a proxy on this machine, with more requests at hand: one waking up for several
-        return await loop.create_unix_server(lambda: make(LOCAL), sock=listener)
-    return await loop.create_server(make, sock=listener)
+        return await loop.create_unix_server(lambda: make(LOCAL), sock=listener, backlog=BACKLOG)
+    return await loop.create_server(make, sock=listener, backlog=BACKLOG)
 
 
 async def _forward(settings: Settings) -> None:

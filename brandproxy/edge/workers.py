@@ -27,7 +27,7 @@ from brandproxy import metrics, sockets
 from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.edge.tls import base_context
-from brandproxy.edge.worker import Listeners, serve
+from brandproxy.edge.worker import BACKLOG, Listeners, serve
 from brandproxy.errors import BadSettings, lines, told
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _STARTUP = 60.0  # seconds until all workers should answer
 _PATIENCE = 15.0  # seconds for draining before workers are killed
-_BACKLOG = 4096
 
 
 def run(settings: Settings) -> None:
@@ -43,7 +42,7 @@ def run(settings: Settings) -> None:
     _raise_file_limit()
     gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
     listeners = Listeners(
-        sockets.bind(settings.edge.http, _BACKLOG), sockets.bind(settings.edge.https, _BACKLOG), base_context()
+        sockets.bind(settings.edge.http, BACKLOG), sockets.bind(settings.edge.https, BACKLOG), base_context()
     )
     # The parent takes its signals one by one in `sigtimedwait`; workers undo this.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import signal
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -190,12 +193,45 @@ def test_only_behind_a_proxy_on_this_machine_does_a_worker_wait_for_it(
     running.environment |= {"BRANDPROXY_EDGE_HTTP": http.format(tmp_path)} if http else {}
     running.start()
     try:
-        assert running.process is not None
-        parent = running.process.pid
-        (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        assert os.sched_getscheduler(int(worker)) == policy
+        assert os.sched_getscheduler(worker_of(running)) == policy
     finally:
         running.stop()
+
+
+def worker_of(running: RunningEdge) -> int:
+    assert running.process is not None
+    parent = running.process.pid
+    (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return int(worker)
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+def test_a_burst_of_connections_waits_for_a_busy_worker_and_none_is_refused(
+    tmp_path: Path, family: socket.AddressFamily
+) -> None:
+    running = prepare(tmp_path)
+    path = str(tmp_path / "edge.sock")
+    address = ("127.0.0.1", running.http) if family == socket.AF_INET else path
+    running.environment |= {"BRANDPROXY_EDGE_HTTP": f"unix:{path}"} if family == socket.AF_UNIX else {}
+    running.start()
+    request = f"GET /c/{running.token(Click('https://shop.example/'))} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+    worker = worker_of(running)
+    with contextlib.ExitStack() as stack:
+        stack.callback(running.stop)
+        os.kill(worker, signal.SIGSTOP)
+        stack.callback(os.kill, worker, signal.SIGCONT)
+        burst = [stack.enter_context(socket.socket(family)) for _ in range(400)]
+        for sock in burst:
+            sock.setblocking(False)  # as a proxy does
+            with contextlib.suppress(BlockingIOError) if family == socket.AF_INET else contextlib.nullcontext():
+                sock.connect(address)
+        for sock in burst:
+            sock.settimeout(10)
+            sock.sendall(request)
+        os.kill(worker, signal.SIGCONT)
+        started = time.monotonic()
+        assert all(sock.recv(65536).startswith(b"HTTP/1.1 302 ") for sock in burst)
+        assert time.monotonic() - started < 1.0  # nobody's SYN was dropped, to be sent again
 
 
 def test_a_tcp_balancer_on_a_unix_socket_tells_the_clients_address(tmp_path: Path) -> None:
