@@ -4,8 +4,8 @@ all else is parsed.
 Most requests are one `GET /c/TOKEN` or `GET /o/TOKEN.gif` each on a connection of its own. `_RECORDED` is stricter
 than the parser: HTTP/1, one token, well-formed headers (RFC 9112 §5), nothing behind them. `_headers` then wants
 exactly one Host, nothing about a body, no upgrade, no header that matters twice. What does not fit, wellformed or
-not, goes to `Parsed` with all that follows on the connection; this file refuses nothing and repairs nothing. Both
-ways end in `Links`, so there is one decision; an asset is answered here only where the whole object from memory is
+not, goes to `Parsed`, which may give the connection back; this file refuses nothing and repairs nothing. Both ways
+end in `Links`, so there is one decision; an asset is answered here only where the whole object from memory is
 the answer (no condition, range or coding asked for).
 """
 
@@ -305,7 +305,7 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         front.leave(self)
-        parsed = Parsed(front, self._sni, self._peer)
+        parsed = Parsed(front, self._sni, self._peer, self._resume)
         transport.set_protocol(parsed)
         parsed.connection_made(transport)
         transport.resume_reading()
@@ -314,6 +314,13 @@ class Connection(asyncio.Protocol):
             parsed.shutdown()
         if self._ended and not parsed.eof_received():
             transport.close()
+
+    def _resume(self, data: bytes) -> None:
+        """What was handed over came back, with the next request."""
+        if self._transport is not None:
+            self._transport.set_protocol(self)
+            self.connection_made(self._transport)
+            self.data_received(data)
 
 
 def render(answer: Answer, date: bytes, close: bool) -> bytes:

@@ -3,12 +3,16 @@
 Bounded: the head of a request (431), its target (414), its body (413), the time from its first to its last
 byte, the time a slow reader may stall an answer; idle time is uvicorn's own keep-alive timer.
 The request target must be a path (RFC 9112 §3.2.1): we are nobody's forward proxy.
+
+A proxy in front of us asks for all sorts of things on one connection, so what `Connection` may answer itself goes
+back to it, where nothing of another message is left in the parser.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,7 @@ from brandproxy.sockets import plain
 if TYPE_CHECKING:
     from brandproxy.edge.connection import Front
 
+AT_ONCE = (b"GET /c/", b"GET /o/", b"GET /a/")  # what begins so may need no parser
 MAX_HEAD = 32 * 1024  # bytes: request line and headers
 MAX_TARGET = 9_000  # bytes; the longest token is 8,000
 MAX_BODY = 64 * 1024  # bytes; only a one-click unsubscribe has a body that is read
@@ -31,12 +36,15 @@ logging.getLogger("uvicorn.error").addFilter(lambda entry: entry.levelno >= logg
 
 
 class Parsed(HttpToolsProtocol):
-    """The app finds the accepted SNI name (None without TLS) in `scope["state"]["sni"]`."""
+    """The app finds the accepted SNI name (None without TLS) in `scope["state"]["sni"]`. `resume` takes the
+    connection back, with what was read."""
 
-    def __init__(self, front: Front, sni: str | None, peer: str | None) -> None:
+    def __init__(self, front: Front, sni: str | None, peer: str | None, resume: Callable[[bytes], None]) -> None:
         super().__init__(front.config, front.state, {"sni": sni})
         self._front = front
         self._peer = peer
+        self._resume = resume
+        self._between = False  # messages: the last one is complete, no other has begun
         self._bytes = 0  # of the message being received
         self._in_head = True
         self._receiving_since = front.now
@@ -69,6 +77,9 @@ class Parsed(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        if data.startswith(AT_ONCE) and self._done():
+            self._give_back(data)
+            return
         if not self._receiving_since:
             self._receiving_since = self._front.now
         self._bytes += len(data)
@@ -77,6 +88,17 @@ class Parsed(HttpToolsProtocol):
             self._refusal = self._refusal or (431 if self._in_head else 413)
         if self._refusal and not self._deaf and not self.transport.is_closing():
             self._refuse(self._refusal)
+
+    def _done(self) -> bool:
+        """Whether all that came is answered, sent and forgotten by the parser, and more may come."""
+        return self._between and self.idle() and not self._stalled_since and not self.transport.is_closing()
+
+    def _give_back(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self.parser = None  # type: ignore[assignment]  # it holds this object, which holds it
+        self._front.leave(self)
+        self._resume(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may close its half and read on."""
@@ -87,6 +109,10 @@ class Parsed(HttpToolsProtocol):
         super().on_response_complete()
         if self._ended and not self.pipeline and self.cycle.response_complete:
             self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -120,6 +146,7 @@ class Parsed(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._receiving_since = 0.0
         self._in_head, self._bytes = True, 0
+        self._between = not self.parser.should_upgrade()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
