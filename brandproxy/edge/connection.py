@@ -30,7 +30,7 @@ from brandproxy.edge.gathering import Gathering
 from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import SNI
-from brandproxy.sockets import plain
+from brandproxy.sockets import UNIX, plain
 
 _TOKEN = rb"[A-Za-z0-9_-]{24,8000}"
 _REST = (
@@ -74,7 +74,8 @@ class Front:
         self.patience = settings.patience  # seconds for a request, and between two
         self.state = ServerState()
         self.connections: dict[Open, None] = {}  # oldest first
-        self.gathering = Gathering(edge.spool, self.connections)
+        local = settings.http.startswith(UNIX) and not settings.proxy_protocol
+        self.gathering = Gathering(edge.spool, self.connections, self.state.tasks if local else None)
         self.now = 0.0
         self.date = b""
         self.config = Config(

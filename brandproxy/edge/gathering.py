@@ -4,6 +4,9 @@ Most of what an answer costs is bringing the code and the data for it into the p
 disk; both are shared by all that are answered together. So each waits for company, a little:
 1. when as many wait, here or for the disk, as there are connections, nobody else can come: no more
 2. else as long as company keeps coming: until none came for `QUIET`, or the first waited `PATIENCE`
+
+Behind a proxy on this machine, with nothing else to answer, the process itself sleeps meanwhile: to wake up for
+each that comes is a tenth of what its answer costs.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sized
+from collections.abc import Collection, Sized
 from typing import Protocol
 
 from brandproxy.errors import SpoolFull
@@ -34,11 +37,13 @@ class Asking(Protocol):
 
 
 class Gathering:
-    """`connections` are all that may ask; the records of their answers go to `spool`."""
+    """`connections` are all that may ask; the records of their answers go to `spool`. `others` are the requests
+    that are answered in another way; None: never sleep."""
 
-    def __init__(self, spool: Spool, connections: Sized) -> None:
+    def __init__(self, spool: Spool, connections: Sized, others: Collection[object] | None = None) -> None:
         self._spool = spool
         self._connections = connections
+        self._others = others
         self._asking: list[Asking] = []
         self._since = self._last = 0.0  # when the first and the last of them came
         self._timer: asyncio.TimerHandle | None = None
@@ -51,7 +56,7 @@ class Gathering:
         if self._complete():
             self._answer()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(QUIET, self._look)
+            self._timer = asyncio.get_running_loop().call_later(0, self._look)
 
     def _complete(self) -> bool:
         return len(self._asking) + self._spool.waiting >= len(self._connections)
@@ -59,11 +64,15 @@ class Gathering:
     def _look(self) -> None:
         """Answer, or see to it that it will be done."""
         self._timer = None
+        loop = asyncio.get_running_loop()
         wait = min(self._last + QUIET, self._since + PATIENCE) - time.monotonic()
         if wait < _TICK or self._complete():
             self._answer()
+        elif self._others is None or self._others:
+            self._timer = loop.call_later(wait, self._look)
         else:
-            self._timer = asyncio.get_running_loop().call_later(wait, self._look)
+            time.sleep(wait)
+            self._timer = loop.call_later(0, self._look)  # once what came meanwhile is read
 
     def _answer(self) -> None:
         if self._timer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,40 @@ async def test_nobody_waits_longer_because_company_never_ends(
             gather.join(Asked(b"more"))
             await asyncio.sleep(0.01)
     await spool.close()
+
+
+@pytest.mark.parametrize(("others", "sleeps"), [(None, False), (["asset"], False), ([], True)])
+async def test_only_where_nothing_else_is_to_be_done_does_the_process_sleep_while_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str] | None, sleeps: bool
+) -> None:
+    wait_for_company(monkeypatch, 0.5, 60.0)
+    spool = Spool(tmp_path, "w1")
+    one, start = Asked(b"1"), time.monotonic()
+    Gathering(spool, range(3), others).join(one)
+    await asyncio.sleep(0.1)
+    assert (time.monotonic() - start > 0.45) is sleeps
+    await answered(one)
+    await spool.close()
+
+
+async def test_what_came_while_the_process_slept_shares_the_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_company(monkeypatch, 0.3, 60.0)
+    writes: list[bytes] = []
+    write = writer._write_all
+    monkeypatch.setattr(writer, "_write_all", lambda fd, data: (writes.append(data), write(fd, data)))
+    spool = Spool(tmp_path, "w1")
+    gather, one, two = Gathering(spool, range(3), []), Asked(b"1"), Asked(b"2")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        asyncio.get_running_loop().add_reader(ours, lambda: (ours.recv(1), gather.join(two)))
+        gather.join(one)
+        threading.Timer(0.1, theirs.send, [b"x"]).start()
+        await answered(one, two)
+        asyncio.get_running_loop().remove_reader(ours)
+    await spool.close()
+    assert len(writes) == 2  # the head of the segment, and both
 
 
 async def test_what_goes_wrong_with_one_goes_wrong_with_that_one_alone(
