@@ -9,9 +9,7 @@ machine.
     http-keepalive   wrk, 64 connections            new-tls      ab: a full TLS 1.3 handshake each
     https-keepalive  wrk, 64 connections            resumed-tls  wrk, `Connection: close`: resumes sessions
     behind-nginx     new-tls, nginx terminating in front of us as docs/edge.md says; CPU of both together
-    two-workers      new-tls by two workers beside one: CPU of a click, and how evenly they share. Client and
-                     workers need more cores than two, so the factor is what the figures give where cores are free.
-                     Each of the two has half the load, so fewer clicks are answered together than by the one
+    two-workers      new-tls, clicks a second of two workers beside one's, all busy (`edge_workers`)
 """
 
 from __future__ import annotations
@@ -103,35 +101,26 @@ def main(argv: list[str]) -> None:
         inner = stack.enter_context(brandproxy(folder, path, socket=folder / "edge.sock"))
         nginx = stack.enter_context(nginx_server(folder, path, folder / "edge.sock"))
         front = replace(nginx, name="behind-nginx", path=path, processes=nginx.processes + inner.processes)
-        two = replace(stack.enter_context(brandproxy(folder, path, workers=2)), name="two-workers")
         caddy = stack.enter_context(caddy_server(folder))
-        show("bench-edge", run([ours, quiet, nginx, caddy], front, two), argv)
+        two = stack.enter_context(brandproxy(folder, path, workers=2))
+        from bench import edge_workers
+
+        show("bench-edge", run([ours, quiet, nginx, caddy], front) + edge_workers.rows(ours, two), argv)
 
 
-def run(servers: list[Server], front: Server, two: Server) -> list[Row]:
+def run(servers: list[Server], front: Server) -> list[Row]:
     cases: dict[str, tuple[Callable[[Server], Sample], list[Server]]] = {
         "http-keepalive": (lambda s: wrk(s, "http", keep=True), servers),
         "https-keepalive": (lambda s: wrk(s, "https", keep=True), servers),
-        "new-tls": (ab, [*servers, front, two]),
+        "new-tls": (ab, [*servers, front]),
         "resumed-tls": (lambda s: wrk(s, "https", keep=False), servers),
     }
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    before = two.shares()
     for _ in range(ROUNDS):
         for case, (measure, asked) in cases.items():
             for server in asked:
                 samples[case, server.name].append(measure(server))
-    busier = max(after - start for start, after in zip(before, two.shares(), strict=True))
-    busier /= sum(two.shares()) - sum(before)
-    return [*(row for case in cases for row in rows_of(case, samples)), workers_row(samples, busier)]
-
-
-def workers_row(samples: dict[tuple[str, str], list[Sample]], busier: float) -> Row:
-    both, one = samples["new-tls", "two-workers"], samples["new-tls", "brandproxy"]
-    row = against("two-workers", "CPU us/click", [s.micros for s in both], "one-worker", [s.micros for s in one])
-    factor = 1 / busier / (row.ratio or 1)
-    note = f"the busier worker does {busier:.0%}; {factor:.2f} x one worker that has the whole of this load"
-    return replace(row, note=note)
+    return [row for case in cases for row in rows_of(case, samples)]
 
 
 def rows_of(case: str, samples: dict[tuple[str, str], list[Sample]]) -> Iterator[Row]:
@@ -171,12 +160,11 @@ def wrk(server: Server, scheme: str, keep: bool) -> Sample:
     return Sample(spent / count * 1e6, float(rate[1]), float(p99[1]) * scale[p99[2]])
 
 
-def ab(server: Server) -> Sample:
+def ab(server: Server, count: int = int(SECONDS * 1500), at_once: int = 32, cores: str = CLIENT_CORE) -> Sample:
     """Full handshakes: ab does not resume."""
-    count = int(SECONDS * 1500)
     before = server.cpu()
     url = f"https://{HOST}:{server.https}{server.path}"
-    out = client(["ab", "-q", "-n", str(count), "-c", "32", "-f", "TLS1.3", url])
+    out = client(["ab", "-q", "-n", str(count), "-c", str(at_once), "-f", "TLS1.3", url], cores)
     spent = server.cpu() - before
     done, rate = re.search(r"Complete requests:\s+(\d+)", out), re.search(r"Requests per second:\s+([\d.]+)", out)
     p99 = re.search(r"99%\s+(\d+)", out)
@@ -187,8 +175,8 @@ def ab(server: Server) -> Sample:
     return Sample(spent / int(done[1]) * 1e6, float(rate[1]), float(p99[1]))
 
 
-def client(command: list[str]) -> str:
-    pinned = ["taskset", "-c", CLIENT_CORE, *command]
+def client(command: list[str], cores: str = CLIENT_CORE) -> str:
+    pinned = ["taskset", "-c", cores, *command]
     with tempfile.NamedTemporaryFile("w", suffix=".cnf") as offer:
         offer.write(BROWSER)
         offer.flush()
