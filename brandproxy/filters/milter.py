@@ -60,13 +60,16 @@ class Connection:
                 data = await reader.read(_READ)
             if not data:
                 return
+            closed = False
             for step in self._session.feed(data):
-                if step is Step.CLOSED:
-                    return
+                if closed := step is Step.CLOSED:
+                    break
                 await self._answer(step)
             if out := self._session.output():
                 writer.write(out)
                 await writer.drain()
+            if closed:
+                return
 
     async def _answer(self, step: Step) -> None:
         session = self._session

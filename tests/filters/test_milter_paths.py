@@ -72,7 +72,8 @@ async def test_commands_of_smtp_that_we_do_not_know_do_not_disturb(context: Cont
     assert BRANDED in body_of(await converse(port, work))
 
 
-async def test_packets_may_arrive_in_any_pieces(context: Context, port: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_packets_may_arrive_in_any_pieces(context: Context, port: int, size: int) -> None:
     def packet(command: bytes, content: bytes = b"") -> bytes:
         return struct.pack("!I", 1 + len(content)) + command + content
 
@@ -85,8 +86,8 @@ async def test_packets_may_arrive_in_any_pieces(context: Context, port: int) -> 
     def run() -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for at in range(0, len(offer + whole), 7):
-                sock.sendall((offer + whole)[at : at + 7])
+            for at in range(0, len(offer + whole), size):
+                sock.sendall((offer + whole)[at : at + size])
                 time.sleep(0.001)
             with sock.makefile("rb") as file:
                 return file.read()
