@@ -56,7 +56,8 @@ class Gathering:
         if self._complete():
             self._answer()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(0, self._look)
+            soon = QUIET if self._others is None else 0  # what came together is read before it sleeps
+            self._timer = asyncio.get_running_loop().call_later(soon, self._look)
 
     def _complete(self) -> bool:
         return len(self._asking) + self._spool.waiting >= len(self._connections)
