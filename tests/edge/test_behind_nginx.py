@@ -10,17 +10,16 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from brandproxy.context import Context
 from brandproxy.core.tokens import Click
-from brandproxy.model import Policy
 from tests.conftest import free_port, need_program
 from tests.edge.conftest import HOST, OTHER, RunningEdge, eventually, prepare, write_certificate
+from tests.edge.test_clients import keep_whole_addresses
 from tests.edge.test_drills import workers
 
 URL = "https://shop.example/"
@@ -60,11 +59,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
         f"server {{ listen 127.0.0.1:{port}; listen 127.0.0.1:{secure} ssl;\n{pair}\n{location}{rest}}} }}\n"
     )
 
-    async def whole_addresses(context: Context) -> None:
-        policy = Policy(address_privacy="full")
-        await context.registry.change_tenant("acme", lambda t: replace(t, policy=policy), "tenant.change")
-
-    edge.change(whole_addresses)
+    keep_whole_addresses(edge)
     edge.start()
     nginx = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")])
     running = Behind(edge, port, secure)

@@ -52,6 +52,15 @@ async def answered(*asked: Asked) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What spools write."""
+    found: list[bytes] = []
+    write = writer._write_all
+    monkeypatch.setattr(writer, "_write_all", lambda fd, data: (found.append(data), write(fd, data)))
+    return found
+
+
 def everything(directory: Path) -> list[bytes]:
     return [record for segment in segments(directory) for record in read(segment).records]
 
@@ -86,12 +95,9 @@ async def test_who_waits_for_the_disk_will_not_come_and_is_not_waited_for(
 
 
 async def test_a_click_waits_while_others_come_and_no_longer_and_they_share_a_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[bytes]
 ) -> None:
     wait_for_company(monkeypatch, 1.5, 60.0)
-    writes: list[bytes] = []
-    write = writer._write_all
-    monkeypatch.setattr(writer, "_write_all", lambda fd, data: (writes.append(data), write(fd, data)))
     spool = Spool(tmp_path, "w1")
     gather, asked = Gathering(spool, range(100)), [Asked(b"%d" % number) for number in range(4)]
     for one in asked:
@@ -133,12 +139,9 @@ async def test_only_where_nothing_else_is_to_be_done_does_the_process_sleep_whil
 
 
 async def test_what_came_while_the_process_slept_shares_the_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[bytes]
 ) -> None:
     wait_for_company(monkeypatch, 0.3, 60.0)
-    writes: list[bytes] = []
-    write = writer._write_all
-    monkeypatch.setattr(writer, "_write_all", lambda fd, data: (writes.append(data), write(fd, data)))
     spool = Spool(tmp_path, "w1")
     gather, one, two = Gathering(spool, range(3), []), Asked(b"1"), Asked(b"2")
     ours, theirs = socket.socketpair()
