@@ -3,7 +3,8 @@
 Most of what an answer costs is bringing the code and the data for it into the processor's caches, and a write to
 disk; both are shared by all that are answered together. So each waits for company, a little:
 1. when as many wait, here or for the disk, as there are connections, nobody else can come: no more
-2. else as long as company keeps coming: until none came for `QUIET`, or the first waited `PATIENCE`
+2. else as long as company keeps coming: until none came for `QUIET`, or the first waited `PATIENCE`, behind a
+   proxy on this machine `LONGER`: its work in between empties the caches
 
 Behind a proxy on this machine, with nothing else to answer, the process itself sleeps meanwhile: to wake up for
 each that comes is a tenth of what its answer costs.
@@ -22,7 +23,7 @@ from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
 
-QUIET, PATIENCE = 0.002, 0.008  # seconds
+QUIET, PATIENCE, LONGER = 0.002, 0.008, 0.016  # seconds
 _TICK = 0.0005  # seconds; the event loop's timers are no finer
 
 
@@ -44,6 +45,7 @@ class Gathering:
         self._spool = spool
         self._connections = connections
         self._others = others
+        self._patience = PATIENCE if others is None else LONGER
         self._asking: list[Asking] = []
         self._since = self._last = 0.0  # when the first and the last of them came
         self._timer: asyncio.TimerHandle | None = None
@@ -66,7 +68,7 @@ class Gathering:
         """Answer, or see to it that it will be done."""
         self._timer = None
         loop = asyncio.get_running_loop()
-        wait = min(self._last + QUIET, self._since + PATIENCE) - time.monotonic()
+        wait = min(self._last + QUIET, self._since + self._patience) - time.monotonic()
         if wait < _TICK or self._complete():
             self._answer()
         elif self._others is None or self._others:

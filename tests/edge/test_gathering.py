@@ -44,6 +44,7 @@ class Asked:
 def wait_for_company(monkeypatch: pytest.MonkeyPatch, quiet: float, patience: float) -> None:
     monkeypatch.setattr(gathering, "QUIET", quiet)
     monkeypatch.setattr(gathering, "PATIENCE", patience)
+    monkeypatch.setattr(gathering, "LONGER", patience)
 
 
 async def answered(*asked: Asked) -> None:
