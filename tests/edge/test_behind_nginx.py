@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import ssl
 import subprocess
@@ -87,13 +86,13 @@ def test_clicks_that_all_come_at_once_are_all_answered(behind: Behind) -> None:
     asking = [
         threading.Thread(target=lambda: found.append(behind.get(f"/c/{token}").status_code)) for _ in range(250)
     ]
-    os.kill(worker.pid, signal.SIGSTOP)
+    worker.suspend()
     try:
         for thread in asking:
             thread.start()
         assert not eventually(lambda: bool(found), 1.0)  # nobody is told that we are busy
     finally:
-        os.kill(worker.pid, signal.SIGCONT)
+        worker.resume()
     for thread in asking:
         thread.join()
     assert found == [302] * len(asking)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import signal
 import socket
 import ssl
 import struct
@@ -27,6 +26,7 @@ from brandproxy.edge.privacy import stored_address
 from brandproxy.errors import BadInput
 from brandproxy.model import Policy, SigningKey, Tenant
 from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
+from tests.edge.test_drills import workers
 
 TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
 
@@ -193,16 +193,10 @@ def test_only_behind_a_proxy_on_this_machine_does_a_worker_wait_for_it(
     running.environment |= {"BRANDPROXY_EDGE_HTTP": http.format(tmp_path)} if http else {}
     running.start()
     try:
-        assert os.sched_getscheduler(worker_of(running)) == policy
+        (worker,) = workers(running)
+        assert os.sched_getscheduler(worker.pid) == policy
     finally:
         running.stop()
-
-
-def worker_of(running: RunningEdge) -> int:
-    assert running.process is not None
-    parent = running.process.pid
-    (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return int(worker)
 
 
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
@@ -215,11 +209,11 @@ def test_a_burst_of_connections_waits_for_a_busy_worker_and_none_is_refused(
     running.environment |= {"BRANDPROXY_EDGE_HTTP": f"unix:{path}"} if family == socket.AF_UNIX else {}
     running.start()
     request = f"GET /c/{running.token(Click('https://shop.example/'))} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
-    worker = worker_of(running)
+    (worker,) = workers(running)
     with contextlib.ExitStack() as stack:
         stack.callback(running.stop)
-        os.kill(worker, signal.SIGSTOP)
-        stack.callback(os.kill, worker, signal.SIGCONT)
+        worker.suspend()
+        stack.callback(worker.resume)
         burst = [stack.enter_context(socket.socket(family)) for _ in range(400)]
         for sock in burst:
             sock.setblocking(False)  # as a proxy does
@@ -228,7 +222,7 @@ def test_a_burst_of_connections_waits_for_a_busy_worker_and_none_is_refused(
         for sock in burst:
             sock.settimeout(10)
             sock.sendall(request)
-        os.kill(worker, signal.SIGCONT)
+        worker.resume()
         started = time.monotonic()
         assert all(sock.recv(65536).startswith(b"HTTP/1.1 302 ") for sock in burst)
         assert time.monotonic() - started < 1.0  # nobody's SYN was dropped, to be sent again
