@@ -112,6 +112,7 @@ async def _control(settings: Settings) -> None:
                 app,
                 host=host.strip("[]"),
                 port=int(port),
+                http="h11",  # httptools takes the body of an upgrade request for the next request (uvicorn#2722)
                 log_level="warning",
                 lifespan="off",
                 timeout_graceful_shutdown=5,

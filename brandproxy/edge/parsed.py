@@ -29,6 +29,7 @@ MAX_TARGET = 9_000  # bytes; the longest token is 8,000
 MAX_BODY = 64 * 1024  # bytes; only a one-click unsubscribe has a body that is read
 MAX_WAITING = 100  # requests behind the one being answered; browsers send none
 MAX_MESSAGE = MAX_HEAD + 2 * MAX_BODY  # bytes; with the framing of chunks and what stands behind the last
+_FRAMING = (b"content-length", b"transfer-encoding")
 _STALL = 30.0  # seconds an answer may wait for its reader
 
 # Its warnings are about what a client sent: as many lines as anybody likes to cause.
@@ -133,6 +134,9 @@ class Parsed(HttpToolsProtocol):
             raise ValueError("head too long")
         if not self.url.startswith(b"/"):
             raise ValueError("not a path")
+        # llhttp takes what follows an upgrade request's head for another protocol, a body is none (RFC 9112 §6.3).
+        if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
+            raise ValueError("an upgrade with a body")
         super().on_headers_complete()
         self._in_head = False  # from here on the message has a cycle, and gets an answer
 
