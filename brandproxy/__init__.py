@@ -9,7 +9,7 @@ The map, in floors; imports run downward only (`tests/test_house.py` proves it):
     2  store  stream  spool  engines  acme  resolver  dnsupdate  fetch  storage  scheduling
                                the outside world, one module each
     1  core                        pure: bytes, values and `now` in; values out
-    0  model  errors  config       the nouns
+    0  model  values  errors  config       the nouns, and what their values may be
 
 This module is the library for mail pipelines; it needs floors 0 and 1 only:
 
@@ -35,6 +35,7 @@ from brandproxy.core.splice import undo as _undo
 from brandproxy.core.template import Template
 from brandproxy.core.template import compile_html as compile
 from brandproxy.model import Origin, Policy, References, SigningKey, Tenant
+from brandproxy.values import faults as _faults
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,12 +56,15 @@ def tenant(
     `origins` maps names to the public URL prefixes of the tenant's images; what lies under them becomes an
     asset. The edge that answers the links must know the same slug, key and origins.
 
-    Raises ValueError for a secret of less than 16 bytes.
+    Raises ValueError for a secret of less than 16 bytes, and for a policy or an origin out of its range or form.
     """
     if len(secret) < 16:
         raise ValueError("the secret needs at least 16 random bytes")
     stores = tuple(Origin(name, prefix, (prefix,)) for name, prefix in (origins or {}).items())
-    return Tenant(slug, (SigningKey(0, secret, 0),), slug, policy or Policy(), stores)
+    made = Tenant(slug, (SigningKey(0, secret, 0),), slug, policy or Policy(), stores)
+    if wrong := _faults(made):
+        raise ValueError("; ".join(wrong))
+    return made
 
 
 def control_headers(message: bytes) -> Control:

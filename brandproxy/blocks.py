@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from brandproxy.core import names
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.model import Block, BlockKind
-from brandproxy.store import Change, Store, keys
+from brandproxy.store import Change, Entry, Store, keys
+from brandproxy.store.records import Unreadable, readable
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,19 @@ async def get(store: Store, block_id: str) -> Block:
     entry = await store.get(keys.block(block_id)) if block_id.isascii() and block_id.isalnum() else None
     if entry is None:
         raise NotFound(f"no kill-list entry {block_id[:40]!r}", "See `brandproxy block list`.")
-    return _BLOCK.validate_json(entry.value)
+    return _load(entry)
 
 
 async def everything(store: Store) -> list[Block]:
-    return [_BLOCK.validate_json(entry.value) for entry in await store.list(keys.BLOCK)]
+    """Those that can be read."""
+    return readable(await store.list(keys.BLOCK), _load)
+
+
+def _load(entry: Entry) -> Block:
+    try:
+        return _BLOCK.validate_json(entry.value)
+    except ValidationError as error:
+        raise Unreadable(f"{entry.key} cannot be read") from error
 
 
 def _value(kind: BlockKind, value: str) -> str:
@@ -92,7 +101,7 @@ class KillList:
         except ValidationError:
             log.exception("kill list: unreadable entry %s", key)
         else:
-            self._blocks[block.id] = block
+            self._blocks[key.removeprefix(keys.BLOCK)] = block
 
     def match(
         self, tenant: str, url: str = "", token: str = "", campaign: str = "", message: str = ""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from brandproxy.config import Settings
 from brandproxy.core.tokens import KeyRing
-from brandproxy.errors import BrandproxyError, Retryable
+from brandproxy.errors import Retryable
 from brandproxy.model import Host, HostState, Tenant
 from brandproxy.store import Change, Store, keys
 from brandproxy.store.base import CursorLost
+from brandproxy.store.records import BROKEN, tell
 from brandproxy.tenants import Codec
 
 log = logging.getLogger(__name__)
@@ -102,8 +103,8 @@ class Directory:
         self._tenants, self._hosts, self._of_tenant = fresh._tenants, fresh._hosts, fresh._of_tenant
         self._sites.clear()
         self._cursor = cursor
-        for tell in self.reloaded:
-            await tell(store)
+        for told in self.reloaded:
+            await told(store)
 
     async def follow(self, store: Store) -> None:
         """Keep current for ever; survives a store that is away."""
@@ -112,13 +113,20 @@ class Directory:
                 async for change in store.watch("", self._cursor):
                     self._cursor = change.cursor
                     self.apply(change)
-                    for tell in self.changed:
-                        tell(change)
+                    self._tell(change)
             except CursorLost:
                 await self.load(store)
             except Retryable as error:
                 log.warning("directory: store is away, answering from memory: %s", error)
                 await asyncio.sleep(0.5)
+
+    def _tell(self, change: Change) -> None:
+        """One listener that stumbles over a record keeps no other, and no later change, from being heard."""
+        for told in self.changed:
+            try:
+                told(change)
+            except Exception:
+                log.exception("directory: change of %s", change.key)
 
     def apply(self, change: Change) -> None:
         """One change into memory. A record that cannot be read is logged and left as it was."""
@@ -127,24 +135,24 @@ class Directory:
                 self._apply_tenant(change.key.removeprefix(keys.TENANT), change.value)
             elif change.key.startswith(keys.HOST):
                 self._apply_host(change.key.removeprefix(keys.HOST), change.value)
-        except (BrandproxyError, ValueError):
-            log.exception("directory: unreadable record %s", change.key)
+        except BROKEN as error:
+            tell(change.key, change.value or b"", error)
 
     def _apply_tenant(self, slug: str, value: bytes | None) -> None:
         self._sites.clear()
         if value is None:
             self._tenants.pop(slug, None)
             return
-        tenant = self._codec.tenant(value)
+        tenant = self._codec.tenant(keys.tenant(slug), value)
         self._tenants[slug] = (tenant, KeyRing(tenant.keys, tenant.policy.token_max_age))
 
     def _apply_host(self, name: str, value: bytes | None) -> None:
+        host = None if value is None else self._codec.host(keys.host(name), value)
         self._sites.pop(name, None)
         before = self._hosts.pop(name, None)
         if before is not None:
             self._of_tenant[before.tenant].pop(name, None)
-        if value is not None:
-            host = self._codec.host(value)
+        if host is not None:
             self._hosts[name] = host
             self._of_tenant.setdefault(host.tenant, {})[name] = host
 

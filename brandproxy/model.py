@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from brandproxy.values import PATTERN, WEB, Many, Text, Whole
+
+Seconds = Annotated[int, Whole(0, 253_402_300_799)]  # since 1970; the last one of the year 9999
+Name = Annotated[str, Text(200)]  # shown to people
+Patterns = Annotated[tuple[Annotated[str, Text(500, PATTERN)], ...], Many(1000)]
+Document = Annotated[str, Text(131_072, r"[^\x00]*")]  # Apple reads 128 KiB of an app-site association
 
 AddressPrivacy = Literal["full", "truncated", "hashed", "none"]
 Signed = Literal["skip", "strip"]
@@ -51,12 +58,12 @@ class Origin:
     images of this origin are minted in (`w1200-webp`; empty: as stored).
     """
 
-    name: str
-    url: str
-    public: tuple[str, ...] = ()
-    failover: str = ""
-    sealed: str = field(default="", repr=False)
-    variant: str = ""
+    name: Annotated[str, Text(63)]
+    url: Annotated[str, Text(2048)]
+    public: Annotated[tuple[Annotated[str, Text(2048)], ...], Many(100)] = ()
+    failover: Annotated[str, Text(2048)] = ""
+    sealed: Annotated[str, Text(65_536)] = field(default="", repr=False)
+    variant: Annotated[str, Text(100)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +77,19 @@ class Policy:
     unsubscribe_links: UnsubscribeLinks = (
         "click"  # those in the body: "click", "private" (never recorded) or "leave"
     )
-    include: tuple[str, ...] = ()  # when set, only these destinations are rewritten
-    exclude: tuple[str, ...] = ()
-    private: tuple[str, ...] = ()  # branded but never recorded
+    include: Patterns = ()  # when set, only these destinations are rewritten
+    exclude: Patterns = ()
+    private: Patterns = ()  # branded but never recorded
     leave_url_text: bool = False  # leave links alone whose text is a URL of another host
     signed: Signed = "skip"  # mail with DKIM or ARC already; `strip` removes what we break
-    max_links: int = 1000
+    max_links: Annotated[int, Whole(0, 100_000)] = 1000
     http_when_verified: bool = False  # use http://host before its certificate is there
-    token_max_age: int = 0  # seconds; 0: links never expire
-    keep_days: int = 0  # days that events are kept; 0: what the operator keeps (`analytics.keep_days`)
+    token_max_age: Annotated[int, Whole(0, 3_153_600_000)] = (
+        0  # seconds, up to a hundred years; 0: links never expire
+    )
+    keep_days: Annotated[int, Whole(0, 36_500)] = (
+        0  # days that events are kept; 0: what the operator keeps (`analytics.keep_days`)
+    )
     address_privacy: AddressPrivacy = "truncated"  # of what is recorded
 
 
@@ -99,13 +110,13 @@ class Tenant:
 
     slug: str
     keys: tuple[SigningKey, ...]
-    name: str = ""
+    name: Name = ""
     policy: Policy = Policy()
-    origins: tuple[Origin, ...] = ()
-    home: str = ""
-    apple_app_site_association: str = ""  # JSON body for app links, served as is
-    assetlinks: str = ""
-    created_at: int = 0
+    origins: Annotated[tuple[Origin, ...], Many(100)] = ()
+    home: Annotated[str, Text(2048, WEB)] = ""
+    apple_app_site_association: Document = ""  # JSON body for app links, served as is
+    assetlinks: Document = ""
+    created_at: Seconds = 0
     relay: Relay | None = None  # where this tenant's mail goes on, when not where all mail does
 
 
@@ -123,8 +134,8 @@ class Host:
     target: str
     state: HostState = HostState.PENDING
     reason: str = ""
-    since: int = 0  # when the state last changed, seconds
-    created_at: int = 0
+    since: Seconds = 0  # when the state last changed
+    created_at: Seconds = 0
     zone: str = ""
     before: str = ""
     change: str = ""

@@ -21,7 +21,9 @@ from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import Host, HostState, Policy, SigningKey, Tenant
 from brandproxy.store import Entry, Store, keys
+from brandproxy.store.records import Unreadable, mended, readable
 from brandproxy.store.seal import Seal, open_seal
+from brandproxy.values import faults
 from brandproxy.webhooks import notices
 
 T = TypeVar("T")
@@ -29,22 +31,38 @@ T = TypeVar("T")
 _TENANT = TypeAdapter(Tenant)
 _HOST = TypeAdapter(Host)
 
+# What of a record may be put right when it is read. Never who it is, what it signs with or where its mail goes.
+_MENDED = ("name", "policy", "origins", "home", "apple_app_site_association", "assetlinks", "created_at")
+_MENDED_HOST = ("reason", "since", "created_at")
+
 UNPROVEN = 7 * 86400  # seconds after which a claim without proof keeps nobody else from the name
 
 
 class Codec:
-    """Records to store values and back. Tenants hold signing keys, so they are sealed whole."""
+    """Records to store values and back. Tenants hold signing keys, so they are sealed whole.
+
+    Invariant: what breaks the ranges and forms of `model` is never written (BadInput). What was written all the
+    same, by an older version say, is read as `records.mended` has it; a record that is none raises Unreadable.
+    """
 
     def __init__(self, seal: Seal) -> None:
         self.seal = seal
 
-    def tenant(self, value: bytes) -> Tenant:
-        return _TENANT.validate_json(self.seal.open(value))
+    def tenant(self, key: str, value: bytes) -> Tenant:
+        tenant = mended(_TENANT, key, self.seal.open(value), _MENDED)
+        if keys.tenant(tenant.slug) != key:
+            raise Unreadable(f"{key} holds tenant {tenant.slug[:80]!r}")
+        return tenant
 
-    def host(self, value: bytes) -> Host:
-        return _HOST.validate_json(value)
+    def host(self, key: str, value: bytes) -> Host:
+        host = mended(_HOST, key, value, _MENDED_HOST)
+        if keys.host(host.name) != key:
+            raise Unreadable(f"{key} holds host {host.name[:80]!r}")
+        return host
 
     def dump(self, record: Tenant | Host) -> bytes:
+        if wrong := faults(record):
+            raise BadInput("; ".join(wrong), "See the ranges and forms in `/openapi.json`.")
         if isinstance(record, Tenant):
             return self.seal.seal(_TENANT.dump_json(record))
         return _HOST.dump_json(record)
@@ -84,16 +102,28 @@ class Registry:
             raise NotFound(
                 f"no tenant {slug!r}", "See `brandproxy tenant list`, or add it: `brandproxy tenant add`."
             )
-        return self.codec.tenant(entry.value)
+        return self.codec.tenant(entry.key, entry.value)
 
     async def tenants(self) -> list[Tenant]:
-        return [self.codec.tenant(entry.value) for entry in await self.store.list(keys.TENANT)]
+        """Those that can be read: a broken record keeps nobody from the others."""
+        return readable(await self.store.list(keys.TENANT), lambda e: self.codec.tenant(e.key, e.value))
 
     async def change_tenant(self, slug: str, change: Callable[[Tenant], Tenant], what: str) -> Tenant:
-        """Apply `change` to the present record, again if somebody else wrote in between."""
-        tenant = await self._change(
-            keys.tenant(slug), lambda entry: change(self.codec.tenant(entry.value)), f"tenant {slug!r}"
-        )
+        """Apply `change` to the present record, again if somebody else wrote in between.
+
+        Raises BadInput for what breaks the ranges and forms of `model`.
+        """
+        days = 0
+
+        def changed(entry: Entry) -> Tenant:
+            nonlocal days
+            before = self.codec.tenant(entry.key, entry.value)
+            days = before.policy.keep_days
+            return change(before)
+
+        tenant = await self._change(keys.tenant(slug), changed, f"tenant {slug!r}")
+        if tenant.policy.keep_days != days:
+            await self.store.delete(keys.retention(slug))  # the new number of days is in force from now on
         await self.audit(what, slug)
         return tenant
 
@@ -133,6 +163,7 @@ class Registry:
             raise Conflict(f"tenant {slug!r} has hosts: {', '.join(hosts)}", "Remove the hosts first.")
         if not await self.store.delete(keys.tenant(slug)):
             raise NotFound(f"no tenant {slug!r}")
+        await self.store.delete(keys.retention(slug))
         await self.audit("tenant.remove", slug)
 
     async def add_host(self, name: str, tenant: str, state: HostState = HostState.PENDING, zone: str = "") -> Host:
@@ -212,7 +243,7 @@ class Registry:
         target, now = await self._target(before.name), int(self._now())
 
         def give(entry: Entry) -> Host:
-            host = self.codec.host(entry.value)
+            host = self.codec.host(entry.key, entry.value)
             _require_same(host, seen)
             reason = "claimed anew: nobody had proven it" if seen else f"transferred from {host.tenant}"
             return replace(
@@ -227,7 +258,8 @@ class Registry:
         return host
 
     async def host(self, name: str) -> Host:
-        return self.codec.host((await self._host_entry(name)).value)
+        entry = await self._host_entry(name)
+        return self.codec.host(entry.key, entry.value)
 
     async def _host_entry(self, name: str) -> Entry:
         entry = await self.store.get(keys.host(names.hostname(name)))
@@ -236,7 +268,8 @@ class Registry:
         return entry
 
     async def hosts(self) -> list[Host]:
-        return [self.codec.host(entry.value) for entry in await self.store.list(keys.HOST)]
+        """Those that can be read."""
+        return readable(await self.store.list(keys.HOST), lambda e: self.codec.host(e.key, e.value))
 
     async def set_host_state(self, name: str, state: HostState, reason: str, seen: Host | None = None) -> Host:
         """Move a host, with its reason. The same state again changes nothing.
@@ -246,7 +279,7 @@ class Registry:
         """
         while True:
             entry = await self._host_entry(name)
-            before = self.codec.host(entry.value)
+            before = self.codec.host(entry.key, entry.value)
             _require_same(before, seen)
             if before.state is state:
                 return before

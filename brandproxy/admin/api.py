@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
 from brandproxy import access, blocks, web
@@ -43,9 +44,11 @@ from brandproxy.model import Block, BlockKind, Host, HostState, Tenant
 from brandproxy.onboarding import Report, Watcher, page_link
 from brandproxy.onboarding.dkim import PublicKey, PublicKeys
 from brandproxy.storage import origins
-from brandproxy.store import keys
+from brandproxy.store import Entry, keys
+from brandproxy.store.records import readable
 
 _PAGE = 500
+_AUDIT = TypeAdapter(AuditEntry)
 
 
 def _view(tenant: Tenant) -> TenantView:
@@ -246,18 +249,28 @@ async def remove_block(call: Call) -> None:
 
 async def audit(call: Call) -> AuditPage:
     before, subject = call.query.get("before", ""), call.query.get("subject", "")
-    entries = [_entry(e.key.removeprefix(keys.AUDIT), e.value) for e in await call.context.store.list(keys.AUDIT)]
+    entries = readable(await call.context.store.list(keys.AUDIT), _entry)
     entries = [entry for entry in reversed(entries) if call.who.sees(entry.tenant)]
     entries = [e for e in entries if (not before or e.id < before) and subject in ("", e.subject)]
     page = entries[:_PAGE]
     return AuditPage(page, page[-1].id if len(entries) > _PAGE else "")
 
 
-def _entry(entry_id: str, value: bytes) -> AuditEntry:
-    record = json.loads(value)
+def _entry(entry: Entry) -> AuditEntry:
+    record = json.loads(entry.value)
     at_us, actor, what, subject = (record.pop(name) for name in ("at_us", "actor", "what", "subject"))
     tenant = record.pop("tenant", subject if what.startswith("tenant.") else "")
-    return AuditEntry(entry_id, at_us, actor, what, subject, tenant, record)
+    return _AUDIT.validate_python(
+        {
+            "id": entry.key.removeprefix(keys.AUDIT),
+            "at_us": at_us,
+            "actor": actor,
+            "what": what,
+            "subject": subject,
+            "tenant": tenant,
+            "details": record,
+        }
+    )
 
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -14,12 +14,16 @@ from contextlib import asynccontextmanager
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import TypeAdapter
 
 from brandproxy.acme import Account, AcmeRefused, key_pem, new_key
 from brandproxy.config import Certs
 from brandproxy.errors import Locked
 from brandproxy.store import Store, keys
+from brandproxy.store.records import Unreadable
 from brandproxy.store.seal import Seal
+
+_RECORD = TypeAdapter(dict[str, str])
 
 
 class Accounts:
@@ -104,7 +108,10 @@ class Accounts:
 
     async def _record(self, url: str) -> dict[str, str]:
         entry = await self._store.get(keys.acme("account", digest(url)))
-        return {} if entry is None else dict(json.loads(entry.value))
+        try:
+            return {} if entry is None else _RECORD.validate_json(entry.value)
+        except ValueError as error:
+            raise Unreadable(f"the account at {url} cannot be read: {error}") from error
 
     async def _write(self, url: str, record: dict[str, str]) -> None:
         await self._store.put(keys.acme("account", digest(url)), json.dumps({"url": url, **record}).encode())

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from brandproxy.certs.accounts import digest
 from brandproxy.config import Certs
 from brandproxy.core.domains import registered
 from brandproxy.core.renewal import DAY, HOUR, Limit, for_new, free_at, pruned
 from brandproxy.errors import Retryable
-from brandproxy.store import Store, keys
+from brandproxy.store import Entry, Store, keys
+from brandproxy.store.records import tell
+
+_TIMES = TypeAdapter(list[Annotated[float, Field(ge=0, le=1e12)]])
 
 
 class OverBudget(Retryable):
@@ -70,7 +76,7 @@ class Budget:
         for count in self._issued(url, host, names):
             key = keys.acme("budget", count.name)
             while (entry := await self._store.get(key)) is not None:
-                taken = list(json.loads(entry.value))
+                taken = _times(entry)
                 if at not in taken:
                     break
                 taken.remove(at)
@@ -95,7 +101,7 @@ class Budget:
         key = keys.acme("budget", count.name)
         while True:
             entry = await self._store.get(key)
-            taken = pruned(json.loads(entry.value) if entry else [], count.limit, now)
+            taken = pruned(_times(entry), count.limit, now)
             free = free_at(taken, count.limit, now)
             if free > now and not always:
                 raise _over(count, free)
@@ -108,7 +114,18 @@ class Budget:
 
     async def _taken(self, count: _Count) -> list[float]:
         entry = await self._store.get(keys.acme("budget", count.name))
-        return list(json.loads(entry.value)) if entry else []
+        return _times(entry)
+
+
+def _times(entry: Entry | None) -> list[float]:
+    """The times of a count; one that cannot be read is as if nothing was taken: the CA itself still counts."""
+    if entry is None:
+        return []
+    try:
+        return _TIMES.validate_json(entry.value)
+    except ValueError as error:
+        tell(entry.key, entry.value, error)
+        return []
 
 
 def _over(count: _Count, free: float) -> OverBudget:

@@ -92,7 +92,7 @@ class Orders:
 
     async def _is_still(self, host: Host) -> bool:
         entry = await self._store.get(keys.host(host.name))
-        return entry is not None and self._registry.codec.host(entry.value).target == host.target
+        return entry is not None and self._registry.codec.host(entry.key, entry.value).target == host.target
 
     async def _sibling(self, host: Host, old: Certificate | None) -> Certificate | None:
         """A newer wildcard certificate of another host in the same delegated zone: one order serves them all."""

@@ -82,9 +82,11 @@ _PROGRESS = TypeAdapter(Progress)
 def load(value: bytes) -> Progress:
     """As stored; what cannot be read is as if nothing was known."""
     try:
-        return _PROGRESS.validate_json(value)
+        found = _PROGRESS.validate_json(value)
     except ValueError:
         return Progress()
+    times = (found.next_at, found.tried_at, found.ask_at, found.renew_at, *found.rests.values())
+    return found if all(0 <= at <= 1e12 for at in times) and 0 <= found.failures < 10_000 else Progress()
 
 
 async def read(store: Store, host: str) -> Progress:

@@ -23,7 +23,7 @@ from brandproxy.certs.planning import Planner, Step
 from brandproxy.certs.vault import Certificate, Facts
 from brandproxy.context import Context
 from brandproxy.core.renewal import renew_at
-from brandproxy.errors import BrandproxyError, Conflict, Locked, NotFound, Retryable
+from brandproxy.errors import Conflict, Locked, NotFound, Retryable
 from brandproxy.model import Host, HostState
 from brandproxy.store import Change, keys
 
@@ -75,8 +75,8 @@ class Upkeep:
         seen: dict[str, float] = {}
         told: dict[str, str] = {}
         while True:
-            metrics.publish(self.planner.facts, self.planner.progress, self._now())
             try:
+                metrics.publish(self.planner.facts, self.planner.progress, self._now())
                 await alarms.expiring(
                     self._context.store, self._context.directory, dict(self.planner.facts), told, self._now()
                 )
@@ -86,6 +86,8 @@ class Upkeep:
                     await self._context.store.delete(key)
             except Retryable as error:
                 log.warning("certificates: %s", error)
+            except Exception:
+                log.exception("certificates: figures and alarms")
             await asyncio.sleep(_METRICS)
 
     async def plan(self) -> list[tuple[Host, Step]]:
@@ -101,7 +103,7 @@ class Upkeep:
         except Retryable as error:
             log.warning("certificates: %s: %s", host.name, error)
             rest = _PAUSE
-        except BrandproxyError:
+        except Exception:
             log.exception("certificates: %s", host.name)
             rest = 20 * _PAUSE
         finally:

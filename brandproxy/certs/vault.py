@@ -15,7 +15,10 @@ from cryptography.x509.oid import ExtensionOID
 from brandproxy.core import names
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.store import Store, keys
+from brandproxy.store.records import BROKEN
 from brandproxy.store.seal import Seal
+
+_YEAR_9999 = 253_402_300_799  # seconds; what shows a time can show no later one
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,10 @@ def facts(value: bytes) -> Facts | None:
     """The facts of a stored record; None when it cannot be read (a new certificate will replace it)."""
     try:
         record = json.loads(value)
-        return Facts(record["serial"], record["ca"], int(record["not_before"]), int(record["not_after"]))
-    except (ValueError, TypeError, KeyError):
+        begins, ends = int(record["not_before"]), int(record["not_after"])
+        whole = 0 <= begins < ends < _YEAR_9999
+        return Facts(str(record["serial"]), str(record["ca"]), begins, ends) if whole else None
+    except BROKEN:
         return None
 
 
@@ -62,7 +67,7 @@ def chain_of(value: bytes) -> str:
     """The chain of a stored record, its seal unopened. Raises BadInput."""
     try:
         return str(json.loads(value)["chain"])
-    except (ValueError, TypeError, KeyError) as error:
+    except BROKEN as error:
         raise BadInput(f"the stored certificate cannot be read: {error}") from error
 
 
@@ -132,6 +137,6 @@ class Vault:
         try:
             record = json.loads(value)
             chain, sealed, ca = str(record["chain"]), str(record["key"]).encode(), str(record["ca"])
-        except (ValueError, TypeError, KeyError) as error:
+        except BROKEN as error:
             raise BadInput(f"the stored certificate of {host} cannot be read: {error}") from error
         return certificate(host, chain, self._seal.open(sealed), ca)

@@ -58,9 +58,10 @@ def dump(report: Report) -> bytes:
 def load(value: bytes) -> Report:
     """A report as stored; one that cannot be read is as if there had been no look yet."""
     try:
-        return _REPORT.validate_json(value)
+        found = _REPORT.validate_json(value)
     except ValueError:
         return Report()
+    return found if all(0 <= at <= 1e11 for at in (found.watch.next_at, found.watch.checked_at)) else Report()
 
 
 def lines(host: Host, wanted: list[Wanted], seen: Observation, verdict: Verdict) -> tuple[Line, ...]:

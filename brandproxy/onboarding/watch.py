@@ -21,7 +21,7 @@ from brandproxy.context import Context
 from brandproxy.core.domains import registered
 from brandproxy.core.records import Observation, Verdict, verdict
 from brandproxy.core.watching import SLOWEST, Pace, Watch, moved, next_look
-from brandproxy.errors import BrandproxyError, Conflict, NotFound, Retryable
+from brandproxy.errors import Conflict, NotFound, Retryable
 from brandproxy.model import Host, HostState
 from brandproxy.onboarding import links
 from brandproxy.onboarding import report as reports
@@ -141,7 +141,7 @@ class Watcher:
         except Retryable as error:
             log.warning("dns: %s: %s", host.name, error)
             self._due[host.name] = (host.since, self._now() + 5)
-        except BrandproxyError:
+        except Exception:  # whatever one host's records do, the others are watched
             log.exception("dns: %s", host.name)
             self._due[host.name] = (host.since, self._now() + 60)
         finally:

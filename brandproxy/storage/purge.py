@@ -10,6 +10,9 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from brandproxy.core import policy
 from brandproxy.errors import BadInput
@@ -29,13 +32,16 @@ class Purge:
     """Forget all of a tenant's objects fetched before `at` (seconds), or one of them in all its forms."""
 
     tenant: str
-    at: float
+    at: Annotated[float, Field(ge=0, le=1e12)]
     origin: str = ""
     path: str = ""
 
     @property
     def object(self) -> str:
         return object_name(self.origin, self.path) if self.origin else ""
+
+
+_PURGE = TypeAdapter(Purge)
 
 
 def of_url(tenant: Tenant, url: str, now: float) -> Purge:
@@ -76,7 +82,7 @@ def apply(change: Change, cache: Cache, disk: Disk) -> None:
 
 def _read(value: bytes) -> Purge | None:
     try:
-        return Purge(**json.loads(value))
-    except (ValueError, TypeError):
+        return _PURGE.validate_json(value)
+    except ValueError:
         log.error("purge: unreadable order")
         return None

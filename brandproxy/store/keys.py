@@ -10,6 +10,7 @@ webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webh
 notice/<id>          a change of a host or certificate, for webhooks
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
 copying                what `store copy` left here; written by `copying` alone
+retention/<slug>     since when a tenant's `keep_days` is in force; `*`: the operator's
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
 """
 
@@ -27,6 +28,7 @@ NOTICE = "notice/"
 BLOCK = "block/"
 AUDIT = "audit/"
 PURGE = "purge/"
+RETENTION = "retention/"
 
 
 def tenant(slug: str) -> str:
@@ -96,3 +98,7 @@ def audit(entry_id: str) -> str:
 
 def purge(slug: str, object_: str) -> str:
     return f"{PURGE}{slug}/{object_}"
+
+
+def retention(slug: str) -> str:
+    return RETENTION + slug

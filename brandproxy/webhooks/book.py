@@ -11,20 +11,27 @@ import json
 import secrets
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from brandproxy.context import Context
 from brandproxy.core import urls
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, Conflict, NotFound
+from brandproxy.model import Seconds
 from brandproxy.store import Entry, keys
+from brandproxy.store.records import Unreadable, readable
+from brandproxy.values import Whole
 from brandproxy.webhooks import notices
 
 EVENTS = ("click", "open", "unsubscribe")
 KINDS = (*EVENTS, *notices.KINDS)
 GROUPS = {"host": notices.HOSTS, "certificate": notices.CERTIFICATES}  # short for all of these
 
-Mark = tuple[int, str]  # a place in a lane's order
+Micros = Annotated[int, Whole(0, 1 << 62)]
+Mark = tuple[Micros, str]  # a place in a lane's order
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Webhook:
     kinds: tuple[str, ...]
     machines: bool
     secret: str  # sealed
-    created_at: int
+    created_at: Seconds
     disabled: str = ""
 
 
@@ -48,7 +55,7 @@ class Batch:
     id: str
     after: Mark
     upto: Mark
-    attempts: int = 0
+    attempts: Annotated[int, Whole(0, 1000)] = 0
     next_at: float = 0.0  # seconds
     error: str = ""
     lane: str = "events"
@@ -87,7 +94,8 @@ class Book:
         return hook, secret
 
     async def all(self) -> list[Webhook]:
-        return [_webhook(entry) for entry in await self._store.list(keys.WEBHOOK)]
+        """Those that can be read."""
+        return readable(await self._store.list(keys.WEBHOOK), _webhook)
 
     async def get(self, hook_id: str) -> Webhook:
         entry = await self._store.get(keys.webhook(hook_id)) if hook_id.isalnum() else None
@@ -116,8 +124,7 @@ class Book:
         entry = await self._store.get(keys.webhook_place(hook.id, lane))
         if entry is None:  # the store's versions are microseconds, too
             return Place((hook.created_at * 1_000_000, ""))
-        found = json.loads(entry.value)
-        return Place(tuple(found["after"]), found["batch"] and _batch(found["batch"]), entry.version)
+        return replace(_load(_PLACE, entry), version=entry.version)
 
     async def place(self, hook_id: str, lane: str, place: Place) -> None:
         """Move on. Raises Conflict when another node did meanwhile: what it sent must not be sent once more."""
@@ -129,9 +136,8 @@ class Book:
 
     async def dead(self, hook_id: str) -> list[Batch]:
         """Batches given up on, oldest first. `next_at` above 0: asked to be sent again."""
-        return [
-            _batch(json.loads(entry.value)) for entry in await self._store.list(keys.webhook_dead(hook_id, ""))
-        ]
+        entries = await self._store.list(keys.webhook_dead(hook_id, ""))
+        return readable(entries, lambda entry: _load(_BATCH, entry))
 
     async def bury(self, hook_id: str, batch: Batch, keep: bool = True) -> None:
         """Keep a batch among the dead, or with `keep` false let it go."""
@@ -155,10 +161,18 @@ def new_batch(after: Mark, upto: Mark) -> Batch:
     return Batch(f"msg_{uuid7(int(time.time() * 1000))}", after, upto)
 
 
+_WEBHOOK, _BATCH, _PLACE = TypeAdapter(Webhook), TypeAdapter(Batch), TypeAdapter(Place)
+
+
 def _webhook(entry: Entry) -> Webhook:
-    found = json.loads(entry.value)
-    return Webhook(**found | {"kinds": tuple(found["kinds"])})
+    hook = _load(_WEBHOOK, entry)
+    if keys.webhook(hook.id) != entry.key:
+        raise Unreadable(f"{entry.key} holds webhook {hook.id[:80]!r}")
+    return hook
 
 
-def _batch(found: dict[str, Any]) -> Batch:
-    return Batch(**found | {"after": tuple(found["after"]), "upto": tuple(found["upto"])})
+def _load(kind: TypeAdapter[T], entry: Entry) -> T:
+    try:
+        return kind.validate_json(entry.value)
+    except ValidationError as error:
+        raise Unreadable(f"{entry.key} cannot be read") from error

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from brandproxy.context import Context
 from brandproxy.store import Change, Store, keys
+from brandproxy.store.records import tell
 from brandproxy.webhooks.book import Batch, Mark, Webhook
 from brandproxy.webhooks.delivery import Message
 from brandproxy.webhooks.notices import KEPT, KINDS, Notice, load
@@ -91,9 +92,16 @@ class ChangeLane:
         self._loaded = True
 
     def _learn(self, version: int, key: str, value: bytes) -> None:
-        if version not in self._known:
-            self._known[version] = (key.removeprefix(keys.NOTICE), load(value))
-            bisect.insort(self._order, version)
+        """A notice that cannot be read is passed over."""
+        if version in self._known:
+            return
+        try:
+            notice = load(value)
+        except ValueError as error:
+            tell(key, value, error)
+            return
+        self._known[version] = (key.removeprefix(keys.NOTICE), notice)
+        bisect.insort(self._order, version)
 
     async def _tidy(self) -> None:
         """Old notices go; a change whose node died before it could tell is told now."""

@@ -72,6 +72,8 @@ async def deliver(context: Context, lanes: Sequence[Lane]) -> None:
                     await delivery.begin()
                 except Retryable as error:
                     log.warning("webhooks wait: %s", error)
+                except Exception:
+                    log.exception("webhooks: again in a second")
                 await asyncio.sleep(_POLL)
         finally:
             await delivery.stop()
@@ -113,7 +115,7 @@ class Delivery:
                     pass
         except (Retryable, Conflict) as error:
             log.warning("webhook %s waits: %s", hook.id, error)
-        except BrandproxyError:
+        except Exception:  # whatever one webhook's records do, the others are served
             log.exception("webhook %s", hook.id)
 
     async def _again(self, hook: Webhook, lane: Lane, batch: Batch) -> None:

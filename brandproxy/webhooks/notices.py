@@ -11,7 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from brandproxy.model import HostState
+from pydantic import TypeAdapter
+
+from brandproxy.model import HostState, Seconds
 from brandproxy.store import Store, keys
 
 HOSTS = (*(f"host.{state}" for state in HostState), "host.removed")
@@ -26,8 +28,11 @@ class Notice:
 
     kind: str
     tenant: str
-    at: int
+    at: Seconds
     data: dict[str, Any]
+
+
+_NOTICE = TypeAdapter(Notice)
 
 
 async def tell(store: Store, notice_id: str, notice: Notice) -> None:
@@ -41,4 +46,5 @@ def named(*parts: object) -> str:
 
 
 def load(value: bytes) -> Notice:
-    return Notice(**json.loads(value))
+    """Raises ValueError."""
+    return _NOTICE.validate_json(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from brandproxy.core import neighbours
 from brandproxy.core.machines import RULES
 from brandproxy.engines import open_engine
 from brandproxy.errors import Conflict
-from brandproxy.model import Event, Policy
+from brandproxy.model import Event, Policy, Tenant
+from brandproxy.store import keys
 
 from .conftest import Port, event, put, some_events
 
@@ -53,13 +55,89 @@ async def test_events_are_kept_as_long_as_their_tenant_says(port: Port) -> None:
     now = int(time.time())
     old = [event((now - days * 86400) * 10**6, tenant=t) for days in (1, 10, 40) for t in ("acme", "globex")]
     await put(port.engine, old)
-    await port.context.registry.change_tenant("acme", lambda t: replace(t, policy=Policy(keep_days=5)), "test")
-    assert await upkeep.forget_old(port.context, port.engine, now) == 2
+    await keep(port, 5)
+    assert await upkeep.forget_old(port.context, port.engine, now) == 0
+    assert await upkeep.forget_old(port.context, port.engine, now + upkeep.GRACE) == 2
     assert (await counted(port, tenant="acme"), await counted(port, tenant="globex")) == (1, 3)
     analytics = port.context.settings.analytics.model_copy(update={"keep_days": 30})
     settings = port.context.settings.model_copy(update={"analytics": analytics})
-    assert await upkeep.forget_old(replace(port.context, settings=settings), port.engine, now) == 1
+    operator = replace(port.context, settings=settings)
+    assert await upkeep.forget_old(operator, port.engine, now) == 0
+    assert await upkeep.forget_old(operator, port.engine, now + upkeep.GRACE) == 1
     assert (await counted(port, tenant="acme"), await counted(port, tenant="globex")) == (1, 2)
+
+
+async def keep(port: Port, days: int) -> None:
+    def change(tenant: Tenant) -> Tenant:
+        return replace(tenant, policy=Policy(keep_days=days))
+
+    await port.context.registry.change_tenant("acme", change, "test")
+
+
+async def trail(port: Port) -> list[dict[str, object]]:
+    entries = [json.loads(entry.value) for entry in await port.context.store.list(keys.AUDIT)]
+    return [entry for entry in entries if str(entry["what"]).startswith("events.")]
+
+
+async def test_a_shorter_time_can_be_undone_for_a_day_and_what_it_deletes_is_audited(port: Port) -> None:
+    now = int(time.time())
+    await put(port.engine, [event((now - days * 86400) * 10**6) for days in (1, 10, 40)])
+    await keep(port, 3)
+    assert await upkeep.forget_old(port.context, port.engine, now) == 0
+    [warned] = await trail(port)
+    assert (warned["what"], warned["subject"], warned["events"], warned["days"]) == (
+        "events.expiring",
+        "acme",
+        2,
+        3,
+    )
+    await keep(port, 0)  # undone
+    assert await upkeep.forget_old(port.context, port.engine, now + 3 * upkeep.GRACE) == 0
+    assert await counted(port) == 3
+    await keep(port, 3)  # a day begins anew, also when nobody looked in between
+    assert await upkeep.forget_old(port.context, port.engine, now + 3 * upkeep.GRACE) == 0
+    assert await upkeep.forget_old(port.context, port.engine, now + 4 * upkeep.GRACE - 1) == 0
+    assert await upkeep.forget_old(port.context, port.engine, now + 4 * upkeep.GRACE) == 3
+    gone = (await trail(port))[-1]
+    assert (gone["what"], gone["subject"], gone["deleted"]) == ("events.expired", "acme", 3)
+    assert gone["actor"] == "retention"
+
+
+async def test_what_one_tenants_record_says_keeps_no_other_from_retention(port: Port) -> None:
+    """Also what no record can say any more reaches the engine: its refusal is that tenant's alone."""
+    now = int(time.time())
+    await put(port.engine, [event((now - 40 * 86400) * 10**6, tenant=t) for t in ("acme", "broken", "globex")])
+    for slug in ("broken", "worse"):
+        await port.context.store.put(keys.tenant(slug), b'{"slug": 5}')
+    await port.context.store.put(keys.retention("acme"), b'[{"days": NaN}]')
+    analytics = port.context.settings.analytics.model_copy(update={"keep_days": 30})
+    settings = port.context.settings.model_copy(update={"analytics": analytics})
+    context = replace(port.context, settings=settings)
+    await keep(port, 36_500)
+    assert await upkeep.forget_old(context, port.engine, now) == 0
+    assert await upkeep.forget_old(context, port.engine, now + upkeep.GRACE) == 1
+    assert await counted(port, tenant="acme") == await counted(port, tenant="broken") == 1  # nobody knows its days
+    assert await counted(port, tenant="globex") == 0
+
+
+async def test_an_engine_that_refuses_one_tenant_deletes_for_the_others(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = int(time.time())
+    await put(port.engine, [event((now - 40 * 86400) * 10**6, tenant=t) for t in ("acme", "globex")])
+    for slug in ("acme", "globex"):
+        await port.context.registry.change_tenant(slug, lambda t: replace(t, policy=Policy(keep_days=5)), "test")
+    await upkeep.forget_old(port.context, port.engine, now)
+    delete = port.engine.delete
+
+    async def refuse(where: str, params: dict[str, object]) -> int:
+        if params.get("tenant") == "acme":
+            raise OverflowError("too large")
+        return await delete(where, params)
+
+    monkeypatch.setattr(port.engine, "delete", refuse)
+    assert await upkeep.forget_old(port.context, port.engine, now + upkeep.GRACE) == 1
+    assert (await counted(port, tenant="acme"), await counted(port, tenant="globex")) == (1, 0)
 
 
 def burst(event: Event, around: list[Event]) -> tuple[str, ...]:
