@@ -97,7 +97,32 @@ class Control(_Section):
     """Where operators and analysts arrive."""
 
     listen: Address = Field("127.0.0.1:8090", description="address of the HTTP API and the dashboard")
-    public: str = Field("", description="URL under which customers' browsers reach it; default: http://listen")
+    public: str = Field("", description="URL under which customers' browsers reach the pages made for them")
+    public_listen: Address = Field(
+        "",
+        description="address that serves customers' pages and nothing else; empty: they are on `listen` while that"
+        " is this machine's own (loopback), and nowhere otherwise",
+    )
+    trusted_proxies: str = Field(
+        "", description="networks of gateways whose word on the client's address and TLS is believed"
+    )
+
+    @field_validator("public")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        if value and not value.lower().startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is not a URL: write https://HOST")
+        return value
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return _networks(self.trusted_proxies)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        _networks(value)  # raises ValueError naming the wrong one
+        return value
 
 
 class Metrics(_Section):

@@ -23,7 +23,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from brandproxy import certs, onboarding, relay, shipping
+from brandproxy import access, certs, onboarding, relay, shipping
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.control import announce
@@ -64,7 +64,7 @@ def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
     async def main() -> None:
         async with open_context(settings, actor="mail", replica=True) as context:
             work = asyncio.ensure_future(run(context))
-            follow = asyncio.create_task(context.directory.follow(context.store))
+            follow = asyncio.gather(context.directory.follow(context.store), access.keep_uses(context.store))
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, work.cancel)
             with exposed(settings), suppress(asyncio.CancelledError):
@@ -76,7 +76,7 @@ def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
 
 def build_control(context: Context, engine: Engine) -> Starlette:
     """The control port's application: every front end's routes under one set of manners."""
-    from brandproxy import web
+    from brandproxy import guard, web
     from brandproxy.admin import api as admin
     from brandproxy.admin import public
     from brandproxy.analytics import api as analytics
@@ -91,9 +91,12 @@ def build_control(context: Context, engine: Engine) -> Starlette:
         *admin.routes(context),
         *public.routes(context),
         *rewriting.routes(context),
-        web.openapi_route(analytics.PATHS, webhooks.PATHS, admin.PATHS, rewriting.PATHS),
+        guard.openapi_route(analytics.PATHS, webhooks.PATHS, admin.PATHS, rewriting.PATHS),
     ]
-    app = Starlette(routes=routes, exception_handlers={BrandproxyError: web.on_error, HTTPException: web.on_error})
+    app = Starlette(
+        routes=guard.checked(routes),
+        exception_handlers={BrandproxyError: web.on_error, HTTPException: web.on_error},
+    )
     app.state.context = context
     return app
 
@@ -147,6 +150,7 @@ def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, No
     }
     own: dict[str, Callable[[], Awaitable[None]]] = {
         "directory": lambda: context.directory.follow(context.store),
+        "keys": lambda: access.keep_uses(context.store),
         **({"collector": lambda: _collect(context, engine)} if embedded(context.settings) else {}),
         **{name: partial(lead, context.store, name, work) for name, work in led.items()},
     }

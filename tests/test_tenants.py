@@ -162,7 +162,7 @@ async def test_an_api_key_opens_what_it_was_made_for_and_nothing_else(context: C
     assert who.sees("acme")
     assert not who.sees("rival")
     stored = [entry.value for entry in await context.store.list(keys.ACCESS)]
-    assert not any(acme.rpartition("_")[2].encode() in value for value in stored)
+    assert not any(acme.split("_", 2)[2].encode() in value for value in stored)
     await access.revoke_key(context.store, made.id)
     for wrong in (f"Bearer {acme}", "", "Bearer", "Bearer bp_x_y", f"Basic {operator}", f"Bearer {operator}x",
                   "Bearer bp__", "Bearer bp_../x_y", "Bearer bp_é_é"):  # fmt: skip

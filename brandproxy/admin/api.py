@@ -32,6 +32,7 @@ from brandproxy.admin.views import (
     NewPublicKey,
     NewTenant,
     Reason,
+    Rotation,
     TenantChange,
     TenantView,
     Transfer,
@@ -77,7 +78,6 @@ async def list_tenants(call: Call) -> list[TenantView]:
 
 
 async def add_tenant(call: Call) -> TenantView:
-    call.operator()
     return _view(await call.registry.add_tenant(call.body.slug, call.body.name, call.body.policy))
 
 
@@ -97,17 +97,14 @@ async def change_tenant(call: Call) -> TenantView:
 
 
 async def remove_tenant(call: Call) -> None:
-    call.operator()
     await call.registry.remove_tenant(_slug(call))
 
 
 async def rotate_key(call: Call) -> TenantView:
-    call.operator()
     return _view(await call.registry.rotate_key(_slug(call)))
 
 
 async def revoke_key(call: Call) -> TenantView:
-    call.operator()
     number = call.path["number"]
     if not (number.isascii() and number.isdigit() and len(number) <= 2):
         raise BadInput("a signing key's number is 0 to 63")
@@ -155,29 +152,24 @@ async def list_dkim(call: Call) -> list[PublicKey]:
 
 
 async def publish_dkim(call: Call) -> PublicKey:
-    call.operator()
     return await PublicKeys(call.context, _slug(call), call.registry).publish(call.path["selector"], call.body.key)
 
 
 async def withdraw_dkim(call: Call) -> None:
-    call.operator()
     await PublicKeys(call.context, _slug(call), call.registry).withdraw(call.path["selector"])
 
 
 async def transfer_host(call: Call) -> Host:
-    call.operator()
     return await call.registry.transfer_host((await _host(call)).name, names.slug(call.body.tenant))
 
 
 async def suspend_host(call: Call) -> Host:
-    call.operator()
     host = await _host(call)
     return await call.registry.set_host_state(host.name, HostState.SUSPENDED, call.body.reason[:500])
 
 
 async def resume_host(call: Call) -> Host:
     """Only a suspended host starts over; any other stays as it is."""
-    call.operator()
     host = await _host(call)
     if host.state is not HostState.SUSPENDED:
         return host
@@ -190,34 +182,70 @@ async def remove_host(call: Call) -> None:
 
 
 async def release_zone(call: Call) -> None:
-    call.operator()
     await call.registry.release_zone(call.path["zone"])
 
 
 async def list_keys(call: Call) -> list[AccessView]:
-    found = await access.list_keys(call.context.store)
-    return [AccessView(key.id, key.tenant, key.note, key.created_at) for key in found if _sees(call, key.tenant)]
+    found = [key for key in await access.list_keys(call.context.store) if _sees(call, key.tenant)]
+    uses = await access.last_uses(call.context.store)
+    return [
+        AccessView(
+            key.id, key.tenant, key.note, key.created_at, [*key.principal.scopes_named], key.expires_at or None,
+            uses.get(key.id), key.replaces or None,
+        )
+        for key in found
+    ]  # fmt: skip
 
 
 async def add_key(call: Call) -> AccessMade:
-    wanted = call.body
+    """A key grants at most what its maker has, for at most as long."""
+    wanted, who = call.body, call.who
     if wanted.tenant is None:
         call.operator()
     else:
-        web.require_tenant(call.who, names.slug(wanted.tenant))
+        web.require_tenant(who, names.slug(wanted.tenant))
         await call.registry.tenant(wanted.tenant)
-    key, text = await access.create_key(call.context.store, wanted.tenant, wanted.note[:500])
-    await call.registry.audit("key.create", key.id, tenant=key.tenant or "")
-    return AccessMade(key.id, text)
+    scopes = who.scopes if wanted.scopes is None else access.scopes_of(wanted.scopes)
+    _within(call, scopes)
+    if who.expires_at and (wanted.expires_at or 0) > who.expires_at:
+        raise access.Forbidden("the new key would outlive yours", "Ask for an earlier `expires_at`.")
+    ends = wanted.expires_at or who.expires_at
+    key, text = await access.create_key(call.context.store, wanted.tenant, wanted.note[:500], scopes, ends)
+    await call.registry.audit("key.create", key.id, tenant=key.tenant or "", after=access.shown(key))
+    return _made(key, text)
+
+
+async def rotate_access(call: Call) -> AccessMade:
+    old = await _access(call)
+    _within(call, old.principal.scopes)
+    store, overlap = call.context.store, call.body.overlap_seconds
+    ending, key, text = await access.rotate_key(store, old.id, overlap, call.who.expires_at)
+    before, after = access.shown(old), access.shown(ending) | {"replaced_by": key.id}
+    await call.registry.audit("key.rotate", old.id, tenant=key.tenant or "", before=before, after=after)
+    return _made(key, text)
 
 
 async def revoke_access(call: Call) -> None:
-    found = {key.id: key for key in await access.list_keys(call.context.store)}
-    key = found.get(call.path["id"])
-    if key is None or not _sees(call, key.tenant):
-        raise NotFound("no such API key")
-    await access.revoke_key(call.context.store, key.id)
-    await call.registry.audit("key.revoke", key.id, tenant=key.tenant or "")
+    key = await access.revoke_key(call.context.store, (await _access(call)).id)
+    await call.registry.audit("key.revoke", key.id, tenant=key.tenant or "", before=access.shown(key))
+
+
+def _within(call: Call, scopes: frozenset[access.Scope]) -> None:
+    """Nobody makes a key that may do more than their own. Raises MissingScope."""
+    for scope in access.Scope:
+        if scope in scopes:
+            call.who.require(scope)
+
+
+def _made(key: access.AccessKey, text: str) -> AccessMade:
+    return AccessMade(key.id, text, [*key.principal.scopes_named], key.expires_at or None)
+
+
+async def _access(call: Call) -> access.AccessKey:
+    key = await access.get_key(call.context.store, call.path["id"])
+    if not _sees(call, key.tenant):
+        raise access.unknown(key.id)
+    return key
 
 
 def _sees(call: Call, tenant: str | None) -> bool:
@@ -273,42 +301,87 @@ def _entry(entry: Entry) -> AuditEntry:
     )
 
 
+_ONBOARD, _ADMIN = access.Scope.ONBOARD, access.Scope.ADMIN
+
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/v1/tenants", "List tenants", list_tenants, list[TenantView]),
-    Operation("POST", "/v1/tenants", "Add a tenant", add_tenant, TenantView, NewTenant, 201),
-    Operation("GET", "/v1/tenants/{slug}", "Show a tenant", show_tenant, TenantView),
-    Operation("PATCH", "/v1/tenants/{slug}", "Change a tenant", change_tenant, TenantView, TenantChange),
-    Operation("DELETE", "/v1/tenants/{slug}", "Remove a tenant without hosts", remove_tenant),
-    Operation("POST", "/v1/tenants/{slug}/rotate-key", "Make a new signing key", rotate_key, TenantView),
-    Operation("POST", "/v1/tenants/{slug}/keys/{number}/revoke", "Revoke a leaked one", revoke_key, TenantView),
-    Operation("GET", "/v1/tenants/{slug}/dkim", "Public DKIM keys in DNS", list_dkim, list[PublicKey]),
+    Operation("GET", "/v1/tenants", "List tenants", list_tenants, list[TenantView], scope=_ONBOARD),
+    Operation(
+        "POST", "/v1/tenants", "Add a tenant", add_tenant, TenantView, NewTenant, 201,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation("GET", "/v1/tenants/{slug}", "Show a tenant", show_tenant, TenantView, scope=_ONBOARD),
+    Operation(
+        "PATCH", "/v1/tenants/{slug}", "Change a tenant", change_tenant, TenantView, TenantChange,
+        scope=_ADMIN,
+    ),
+    Operation(
+        "DELETE", "/v1/tenants/{slug}", "Remove a tenant without hosts", remove_tenant,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation(
+        "POST", "/v1/tenants/{slug}/rotate-key", "Make a new signing key", rotate_key, TenantView,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation(
+        "POST", "/v1/tenants/{slug}/keys/{number}/revoke", "Revoke a leaked one", revoke_key, TenantView,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation(
+        "GET", "/v1/tenants/{slug}/dkim", "Public DKIM keys in DNS", list_dkim, list[PublicKey],
+        scope=_ONBOARD,
+    ),
     Operation(
         "PUT", "/v1/tenants/{slug}/dkim/{selector}", "Publish the signer's public key", publish_dkim, PublicKey,
-        NewPublicKey,
+        NewPublicKey, scope=_ADMIN, operator=True,
     ),
-    Operation("DELETE", "/v1/tenants/{slug}/dkim/{selector}", "Withdraw an old key", withdraw_dkim),
+    Operation(
+        "DELETE", "/v1/tenants/{slug}/dkim/{selector}", "Withdraw an old key", withdraw_dkim,
+        scope=_ADMIN, operator=True,
+    ),
     Operation(
         "GET", "/v1/hosts", "List hosts", list_hosts, HostPage,
-        query=(("tenant", "only this tenant's"), ("after", "the page behind this name")),
+        query=(("tenant", "only this tenant's"), ("after", "the page behind this name")), scope=_ONBOARD,
     ),
-    Operation("POST", "/v1/hosts", "Claim a host name", add_host, Host, NewHost, 201),
-    Operation("GET", "/v1/hosts/{name}", "Show a host", _host, Host),
-    Operation("GET", "/v1/hosts/{name}/dns", "Records wanted and seen, certificate", show_dns, DnsView),
-    Operation("POST", "/v1/hosts/{name}/check", "Look at the records now", check_host, DnsView),
-    Operation("POST", "/v1/hosts/{name}/transfer", "Give to another tenant", transfer_host, Host, Transfer),
-    Operation("DELETE", "/v1/hosts/{name}", "Remove a host", remove_host),
-    Operation("POST", "/v1/hosts/{name}/suspend", "Stop a host", suspend_host, Host, Reason),
-    Operation("POST", "/v1/hosts/{name}/resume", "Let a suspended host start over", resume_host, Host),
-    Operation("DELETE", "/v1/zones/{zone}", "Let another tenant have a delegated zone", release_zone),
-    Operation("GET", "/v1/keys", "List API keys", list_keys, list[AccessView]),
-    Operation("POST", "/v1/keys", "Make an API key", add_key, AccessMade, NewAccess, 201),
-    Operation("DELETE", "/v1/keys/{id}", "Revoke an API key", revoke_access),
-    Operation("GET", "/v1/blocks", "List the kill list", list_blocks, list[Block]),
-    Operation("POST", "/v1/blocks", "Block from now on, at all edges in 2 s", add_block, Block, NewBlock, 201),
-    Operation("DELETE", "/v1/blocks/{id}", "Take off the kill list", remove_block),
+    Operation("POST", "/v1/hosts", "Claim a host name", add_host, Host, NewHost, 201, scope=_ONBOARD),
+    Operation("GET", "/v1/hosts/{name}", "Show a host", _host, Host, scope=_ONBOARD),
+    Operation(
+        "GET", "/v1/hosts/{name}/dns", "Records wanted and seen, certificate", show_dns, DnsView,
+        scope=_ONBOARD,
+    ),
+    Operation("POST", "/v1/hosts/{name}/check", "Look at the records now", check_host, DnsView, scope=_ONBOARD),
+    Operation(
+        "POST", "/v1/hosts/{name}/transfer", "Give to another tenant", transfer_host, Host, Transfer,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation("DELETE", "/v1/hosts/{name}", "Remove a host", remove_host, scope=_ADMIN),
+    Operation(
+        "POST", "/v1/hosts/{name}/suspend", "Stop a host", suspend_host, Host, Reason,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation(
+        "POST", "/v1/hosts/{name}/resume", "Let a suspended host start over", resume_host, Host,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation(
+        "DELETE", "/v1/zones/{zone}", "Let another tenant have a delegated zone", release_zone,
+        scope=_ADMIN, operator=True,
+    ),
+    Operation("GET", "/v1/keys", "List API keys", list_keys, list[AccessView], scope=_ADMIN),
+    Operation("POST", "/v1/keys", "Make an API key", add_key, AccessMade, NewAccess, 201, scope=_ADMIN),
+    Operation("DELETE", "/v1/keys/{id}", "Revoke an API key", revoke_access, scope=_ADMIN),
+    Operation(
+        "POST", "/v1/keys/{id}/rotate", "Make a key in its place; the old one goes on for the overlap",
+        rotate_access, AccessMade, Rotation, 201, scope=_ADMIN,
+    ),
+    Operation("GET", "/v1/blocks", "List the kill list", list_blocks, list[Block], scope=_ADMIN),
+    Operation(
+        "POST", "/v1/blocks", "Block from now on, at all edges in 2 s", add_block, Block, NewBlock, 201,
+        scope=_ADMIN,
+    ),
+    Operation("DELETE", "/v1/blocks/{id}", "Take off the kill list", remove_block, scope=_ADMIN),
     Operation(
         "GET", "/v1/audit", "Who did what, newest first", audit, AuditPage,
-        query=(("subject", "only about this"), ("before", "the page behind this id")),
+        query=(("subject", "only about this"), ("before", "the page behind this id")), scope=_ADMIN,
     ),
     *assets.OPERATIONS,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from brandproxy import web
+from brandproxy.access import Scope
 from brandproxy.admin.operations import Call, Operation
 from brandproxy.core import names
 from brandproxy.storage import purge
@@ -30,5 +31,13 @@ async def purge_assets(call: Call) -> None:
 
 
 OPERATIONS = (
-    Operation("POST", "/v1/assets/purge", "Forget cached objects, at all edges", purge_assets, None, NewPurge),
+    Operation(
+        "POST",
+        "/v1/assets/purge",
+        "Forget cached objects, at all edges",
+        purge_assets,
+        None,
+        NewPurge,
+        scope=Scope.ADMIN,
+    ),
 )

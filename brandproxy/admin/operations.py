@@ -7,18 +7,19 @@ answers are dumped through the type that is documented, so that none of the thre
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from brandproxy import web
-from brandproxy.access import Forbidden, Principal
+from brandproxy.access import Principal, Scope
 from brandproxy.context import Context
 from brandproxy.errors import BadInput
+from brandproxy.guard import Guarded, Handler, Rule
 from brandproxy.tenants import Registry
 
 _MAX_BODY = 256 * 1024
@@ -41,13 +42,15 @@ class Call:
 
     def operator(self) -> None:
         """Raises Forbidden (403) when a tenant's key asks."""
-        if self.who.tenant is not None:
-            raise Forbidden("this needs an operator's key")
+        web.require_operator(self.who)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`takes` and `gives` are types pydantic understands; None: no body. `query`: name -> description."""
+    """`takes` and `gives` are types pydantic understands; None: no body. `query`: name -> description.
+
+    `scope` is what a key needs for it, `operator` whether it is for operators' keys alone; `guard` asks for both.
+    """
 
     method: str
     path: str
@@ -57,6 +60,12 @@ class Operation:
     takes: Any = None
     status: int = 200
     query: tuple[tuple[str, str], ...] = ()
+    scope: Scope = field(kw_only=True)  # no default: an operation that does not say who may use it does not load
+    operator: bool = field(default=False, kw_only=True)
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(self.scope, self.operator)
 
 
 def routes(context: Context, operations: Sequence[Operation]) -> list[BaseRoute]:
@@ -65,17 +74,14 @@ def routes(context: Context, operations: Sequence[Operation]) -> list[BaseRoute]
     return [_route(context, path, [o for o in operations if o.path == path]) for path in paths]
 
 
-def _route(context: Context, path: str, operations: list[Operation]) -> Route:
-    by_method = {operation.method: operation for operation in operations}
+def _route(context: Context, path: str, operations: list[Operation]) -> Guarded:
+    def handler(operation: Operation) -> Handler:
+        return lambda request, who: _answer(context, operation, request, who)
 
-    async def endpoint(request: Request) -> Response:
-        return await _answer(context, by_method["GET" if request.method == "HEAD" else request.method], request)
-
-    return Route(path, endpoint, methods=list(by_method))
+    return Guarded(path, {operation.method: (operation.rule, handler(operation)) for operation in operations})
 
 
-async def _answer(context: Context, operation: Operation, request: Request) -> Response:
-    who = await web.principal(request)
+async def _answer(context: Context, operation: Operation, request: Request, who: Principal) -> Response:
     body = _parse(operation.takes, await _read(request)) if operation.takes is not None else None
     given = await operation.run(Call(context, who, request.path_params, dict(request.query_params), body))
     if operation.gives is None:
@@ -120,7 +126,7 @@ def _describe(operation: Operation, tag: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": operation.summary,
         "tags": [tag],
-        "security": [{"bearer": []}],
+        "security": operation.rule.security,
         "parameters": parameters,
         "responses": {str(operation.status if operation.gives is not None else 204): _success(operation)},
     }

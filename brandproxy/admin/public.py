@@ -14,12 +14,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from brandproxy.certs.status import CertStatus, status
 from brandproxy.context import Context
 from brandproxy.core.names import hostname
 from brandproxy.errors import BadInput, BrandproxyError, NotFound
+from brandproxy.guard import Open
 from brandproxy.model import Host, HostState
 from brandproxy.onboarding import Report, Watcher, links
 from brandproxy.store.seal import open_seal
@@ -131,8 +132,8 @@ def _day(seconds: int) -> str:
 def routes(context: Context) -> list[BaseRoute]:
     public = Public(context)
     return [
-        Route("/onboarding/static/{name}", public.file),
-        Route("/onboarding/{link}", public.page),
-        Route("/onboarding/{link}/status", public.status),
-        Route("/caddy/ask", public.ask),
+        Open("/onboarding/static/{name}", public.file, "files without data"),
+        Open("/onboarding/{link}", public.page, "the sealed link is the right to it"),
+        Open("/onboarding/{link}/status", public.status, "the sealed link is the right to it"),
+        Open("/caddy/ask", public.ask, "says of a name only whether it is served"),
     ]

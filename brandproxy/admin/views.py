@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from brandproxy.access import MAX_OVERLAP
 from brandproxy.certs.status import CertStatus
 from brandproxy.core.alignment import Alignment
 from brandproxy.core.records import Finding
@@ -95,18 +98,33 @@ class Reason:
 
 @dataclass(frozen=True)
 class AccessView:
+    """An API key without its secret. Times are seconds; null: never. `last_used_at` may be a minute behind."""
+
     id: str
     tenant: str | None
     note: str
     created_at: int
+    scopes: list[str]
+    expires_at: int | None
+    last_used_at: int | None
+    replaces: str | None
 
 
 @dataclass(frozen=True)
 class NewAccess:
-    """`tenant` null: an operator's key."""
+    """`tenant` null: an operator's key. `scopes` null: those of the key that asks. `expires_at`: seconds."""
 
     tenant: str | None = None
     note: str = ""
+    scopes: list[str] | None = None
+    expires_at: Annotated[int, Field(ge=1, lt=1 << 40)] | None = None
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How long the old key goes on beside the new one."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP)] = 86400
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,8 @@ class AccessMade:
 
     id: str
     key: str
+    scopes: list[str]
+    expires_at: int | None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -13,8 +12,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
+from brandproxy.access import Principal
 from brandproxy.analytics import export, maintenance, periods, queries
 from brandproxy.analytics.filters import Filter, number, of_request
 from brandproxy.analytics.live import Live
@@ -22,7 +22,7 @@ from brandproxy.analytics.paths import PATHS
 from brandproxy.context import Context
 from brandproxy.engines import Engine
 from brandproxy.errors import BadInput
-from brandproxy.web import principal
+from brandproxy.guard import Handler, described
 
 __all__ = ["PATHS", "routes"]
 
@@ -36,7 +36,7 @@ def routes(context: Context, engine: Engine) -> list[BaseRoute]:
     """The routes of this module, for the control port's application."""
     live = Live(engine)
     squeezed = [Middleware(GZipMiddleware, minimum_size=1000)]
-    plain: dict[str, Callable[..., Awaitable[Response]]] = {
+    plain: dict[str, Handler] = {
         "/summary": partial(_summary, engine),
         "/timeseries": partial(_timeseries, engine),
         "/top": partial(_top, engine),
@@ -44,38 +44,40 @@ def routes(context: Context, engine: Engine) -> list[BaseRoute]:
         "/messages/{message}": partial(_timeline, engine, "message"),
         "/recipients/{recipient}": partial(_timeline, engine, "recipient"),
     }
-    found: list[BaseRoute] = [
-        Route(PREFIX + path, work, methods=["GET"], middleware=squeezed) for path, work in plain.items()
+    others = maintenance.handlers(context, engine)
+    found = [
+        described(PATHS, PREFIX + path, {"GET": work, **others.pop(path, {})}, middleware=squeezed)
+        for path, work in plain.items()
     ]
     return [
         *found,
-        Route(f"{PREFIX}/live", partial(_live, live), methods=["GET"]),
-        *maintenance.routes(context, engine),
+        described(PATHS, f"{PREFIX}/live", {"GET": partial(_live, live)}),
+        *(described(PATHS, PREFIX + path, methods) for path, methods in others.items()),
     ]
 
 
-async def _summary(engine: Engine, request: Request) -> Response:
-    f = of_request(request, await principal(request))
+async def _summary(engine: Engine, request: Request, who: Principal) -> Response:
+    f = of_request(request, who)
     return _answer(request, f, await queries.summary(engine, f))
 
 
-async def _timeseries(engine: Engine, request: Request) -> Response:
-    f = of_request(request, await principal(request), ("unit", "zone", "uniques"))
+async def _timeseries(engine: Engine, request: Request, who: Principal) -> Response:
+    f = of_request(request, who, ("unit", "zone", "uniques"))
     unit = _one_of(request, "unit", periods.UNITS, "day")
     zone = periods.zone_of(request.query_params.get("zone", "UTC"))
     uniques = _one_of(request, "uniques", ("true", "false"), "true") == "true"
     return _answer(request, f, await queries.timeseries(engine, f, unit, zone, uniques))
 
 
-async def _top(engine: Engine, request: Request) -> Response:
-    f = of_request(request, await principal(request), ("by", "limit"))
+async def _top(engine: Engine, request: Request, who: Principal) -> Response:
+    f = of_request(request, who, ("by", "limit"))
     by = _one_of(request, "by", tuple(queries.TOP), "link")
     limit = number("limit", request.query_params.get("limit", "20"), 1, MAX_TOP)
     return _answer(request, f, await queries.top(engine, f, by, limit))
 
 
-async def _events(engine: Engine, request: Request) -> Response:
-    f = of_request(request, await principal(request), ("cursor", "limit", "format"))
+async def _events(engine: Engine, request: Request, who: Principal) -> Response:
+    f = of_request(request, who, ("cursor", "limit", "format"))
     after = request.query_params.get("cursor", "")
     form = _one_of(request, "format", ("json", "ndjson", "csv"), "json")
     default = export.PAGE if form == "json" else MAX_EXPORT
@@ -92,8 +94,7 @@ async def _events(engine: Engine, request: Request) -> Response:
     )
 
 
-async def _timeline(engine: Engine, what: str, request: Request) -> Response:
-    who = await principal(request)
+async def _timeline(engine: Engine, what: str, request: Request, who: Principal) -> Response:
     f = of_request(request, who, ("cursor", "limit"), **{what: request.path_params[what]})
     limit = number("limit", request.query_params.get("limit", str(export.PAGE)), 1, export.MAX_PAGE)
     after = request.query_params.get("cursor", "")
@@ -101,8 +102,7 @@ async def _timeline(engine: Engine, what: str, request: Request) -> Response:
     return _answer(request, f, {what: request.path_params[what], "events": events, "next": following or None})
 
 
-async def _live(live: Live, request: Request) -> Response:
-    who = await principal(request)
+async def _live(live: Live, request: Request, who: Principal) -> Response:
     stream = live.stream(of_request(request, who), who.key_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)

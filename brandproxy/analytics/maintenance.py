@@ -13,7 +13,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from brandproxy.access import Principal
 from brandproxy.analytics import export, upkeep
@@ -21,28 +20,28 @@ from brandproxy.analytics.filters import Filter, of_request, single, tenant_of
 from brandproxy.context import Context
 from brandproxy.core.neighbours import Neighbours
 from brandproxy.engines import Engine
+from brandproxy.guard import Handler
 from brandproxy.model import Event
-from brandproxy.web import principal, require_operator
 
-PREFIX = "/v1/analytics"
 _EVENT = tuple(Event.__dataclass_fields__)
 
 Work = Callable[[Context, Engine, Request, Principal], Awaitable[dict[str, Any]]]
 
 
-def routes(context: Context, engine: Engine) -> list[BaseRoute]:
-    def route(path: str, method: str, work: Work) -> Route:
-        return Route(PREFIX + path, partial(_answer, work, context, engine), methods=[method])
+def handlers(context: Context, engine: Engine) -> dict[str, dict[str, Handler]]:
+    """Path below /v1/analytics -> method -> handler."""
 
-    return [
-        route("/recipients/{recipient}", "DELETE", _forget),
-        route("/reclassify", "POST", _reclassify),
-        route("/backups", "POST", _backup),
-    ]
+    def handler(work: Work) -> Handler:
+        return partial(_answer, work, context, engine)
+
+    return {
+        "/recipients/{recipient}": {"DELETE": handler(_forget)},
+        "/reclassify": {"POST": handler(_reclassify)},
+        "/backups": {"POST": handler(_backup)},
+    }
 
 
-async def _answer(work: Work, context: Context, engine: Engine, request: Request) -> Response:
-    who = await principal(request)
+async def _answer(work: Work, context: Context, engine: Engine, request: Request, who: Principal) -> Response:
     return JSONResponse(await work(context, engine, request, who), headers={"Cache-Control": "no-store"})
 
 
@@ -56,7 +55,6 @@ async def _forget(context: Context, engine: Engine, request: Request, who: Princ
 
 
 async def _reclassify(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
-    require_operator(who)
     f = of_request(request, who)
     seen, changed = await reclassify(engine, f)
     await context.registry.acting(f"key {who.key_id}").audit(
@@ -66,7 +64,6 @@ async def _reclassify(context: Context, engine: Engine, request: Request, who: P
 
 
 async def _backup(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
-    require_operator(who)
     single(request, set())
     folder = context.settings.data / "backups" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     await engine.backup(folder)

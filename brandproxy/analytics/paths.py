@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from brandproxy.access import Scope
 from brandproxy.analytics.filters import PARAMETERS, parameter
 from brandproxy.analytics.periods import UNITS
 from brandproxy.analytics.queries import DELAYS, NAMES, TOP
+from brandproxy.guard import Rule
 from brandproxy.web import problems
 
 _INT = {"type": "integer", "minimum": 0}
@@ -68,6 +70,9 @@ _CURSOR = parameter("cursor", "`next` of the page before", {"type": "string", "p
 _SHARED = frozenset(p["name"] for p in PARAMETERS)
 
 
+_READ = Rule(Scope.ANALYTICS_READ)
+
+
 def _get(
     name: str,
     summary: str,
@@ -76,6 +81,7 @@ def _get(
     shared: Collection[str] = _SHARED,
     media: Any = None,
     method: str = "get",
+    rule: Rule = _READ,
 ) -> dict[str, Any]:
     parameters = [p for p in PARAMETERS if p["name"] in shared]
     content = media or {"application/json": {"schema": schema}}
@@ -83,6 +89,7 @@ def _get(
         method: {
             "operationId": name,
             "tags": ["analytics"],
+            "security": rule.security,
             "summary": summary,
             "parameters": [*parameters, *more],
             "responses": {
@@ -149,12 +156,14 @@ PATHS: dict[str, dict[str, Any]] = {
         _in_path("recipient"),
         shared=("tenant",),
         method="delete",
+        rule=Rule(Scope.ADMIN),
     ),
     "/v1/analytics/reclassify": _get(
         "reclassify",
         "Judge events again with the present machine rules (operator)",
         _object({"seen": _INT, "changed": _INT}),
         method="post",
+        rule=Rule(Scope.ADMIN, operator=True),
     ),
     "/v1/analytics/backups": _get(
         "backup",
@@ -162,6 +171,7 @@ PATHS: dict[str, dict[str, Any]] = {
         _object({"folder": _TEXT}),
         shared=(),
         method="post",
+        rule=Rule(Scope.ADMIN, operator=True),
     ),
     "/v1/analytics/live": _get(
         "live",

@@ -15,13 +15,15 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from brandproxy import web
+from brandproxy.access import Principal, Scope
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.filters import control
 from brandproxy.filters.pipeline import UNKNOWN, Arrival, Outcome, Pipeline
+from brandproxy.guard import Rule, described
 from brandproxy.model import References
 
 _PIECE = 1 << 18
@@ -32,8 +34,7 @@ def routes(context: Context) -> list[BaseRoute]:
     pipeline = Pipeline(context)
     limit = context.settings.mail.max_message
 
-    async def rewrite(request: Request) -> Response:
-        who = await web.identify(request)  # mail is shed by what is running, not by a count for each second
+    async def rewrite(request: Request, who: Principal) -> Response:
         if request.headers.get("content-type", _TYPE).partition(";")[0].strip().lower() != _TYPE:
             return web.problem(415, "the body is not a message", action=f"Send it as Content-Type: {_TYPE}.")
         pipeline.check_load("http")
@@ -52,7 +53,8 @@ def routes(context: Context) -> list[BaseRoute]:
         full = "multipart/mixed" in request.headers.get("accept", "")
         return _multipart(outcome) if full else _single(outcome)
 
-    return [Route("/v1/rewrite", rewrite, methods=["POST"])]
+    # mail is shed by what is running, not by a count for each second
+    return [described(PATHS, "/v1/rewrite", {"POST": rewrite}, counted=False)]
 
 
 def _reference(query: Any, name: str) -> str:
@@ -116,7 +118,8 @@ async def _pieces(body: bytes) -> AsyncIterator[bytes]:
 
 _TEXT = {"schema": {"type": "string"}}
 _PROBLEMS = {
-    "400": "a reference cannot stand in a link", "401": "no valid key", "404": "no such tenant for this key",
+    "400": "a reference cannot stand in a link", "401": "no valid key", "403": "the key lacks the scope",
+    "404": "no such tenant for this key",
     "413": "the message is too large", "415": "the body is not message/rfc822",
     "503": "busy, or the store is away; try again",
 }  # fmt: skip
@@ -126,7 +129,7 @@ PATHS: dict[str, Any] = {
         "post": {
             "summary": "Rewrite one message for a tenant",
             "tags": ["mail"],
-            "security": [{"bearer": []}],
+            "security": Rule(Scope.REWRITE).security,
             "parameters": [
                 {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
                 for name, text in (

@@ -2,7 +2,8 @@
 
 tenant/<slug>        Tenant as JSON            host/<name>         Host as JSON
 target/<label>       tombstone of a CNAME target, for ever
-access/<id>          API key (hash, scope)     cert/<name>         certificate chain and sealed key
+access/<id>          API key (hash, scopes)    access-use/<id>     when it was last used
+session/<hash>       a sign-in, sealed         cert/<name>         certificate chain and sealed key
 challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
 watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
 mailing/<slug>/<…>   a campaign's HTML, for the click map
@@ -18,6 +19,8 @@ TENANT = "tenant/"
 HOST = "host/"
 TARGET = "target/"
 ACCESS = "access/"
+ACCESS_USE = "access-use/"
+SESSION = "session/"
 CERT = "cert/"
 CHALLENGE = "challenge/"
 ACME = "acme/"
@@ -45,6 +48,14 @@ def target(label: str) -> str:
 
 def access(key_id: str) -> str:
     return ACCESS + key_id
+
+
+def access_use(key_id: str) -> str:
+    return ACCESS_USE + key_id
+
+
+def session(digest: str) -> str:
+    return SESSION + digest
 
 
 def cert(host_name: str) -> str:

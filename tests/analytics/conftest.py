@@ -19,9 +19,10 @@ from brandproxy.context import Context, open_context
 from brandproxy.core.ids import uuid7
 from brandproxy.engines import Engine, open_engine
 from brandproxy.errors import BrandproxyError
+from brandproxy.guard import openapi_route
 from brandproxy.intake import row
 from brandproxy.model import Event
-from brandproxy.web import on_error, openapi_route
+from brandproxy.web import on_error
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,11 @@ import pytest
 import uvicorn
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from brandproxy.analytics.dashboard import pages, session, view
+from brandproxy import access, sessions
+from brandproxy.analytics.dashboard import pages, view
 from brandproxy.model import HostState
+from brandproxy.store import keys
+from brandproxy.web import Budget
 from tests.conftest import free_port, need_program, npm_packages
 
 from .conftest import Port, event, put, some_events
@@ -26,6 +32,7 @@ CHROMIUM_ARGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+SESSION = "brandproxy_session"
 UI = Path(__file__).parent / "ui"
 PAGES = (
     "/", "/?tenant=acme&period=7d&machines=include", "/?tenant=nobody", "/campaign?campaign=spring&tenant=acme",
@@ -205,12 +212,8 @@ async def test_hostile_values_are_text_on_every_page(pages_only: Port) -> None:
         assert "&lt;script&gt;" in answer.text
 
 
-async def test_a_wrong_key_is_told_kindly_and_guessing_is_slowed(
-    pages_only: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from brandproxy.web import Budget
-
-    monkeypatch.setattr(session, "_TRIES", Budget(rate=0.001, burst=3))
+async def test_a_wrong_key_is_told_kindly_and_guessing_is_slowed(pages_only: Port) -> None:
+    pages_only.app.state.tries = Budget(rate=0.001, burst=3)
     answers = [await sign_in(pages_only, "bp_000000000000_wrong") for _ in range(4)]
     assert [a.status_code for a in answers] == [401, 401, 401, 429]
     assert "not valid" in answers[0].text
@@ -219,9 +222,6 @@ async def test_a_wrong_key_is_told_kindly_and_guessing_is_slowed(
 async def test_a_session_ends_with_its_key_its_time_or_a_changed_cookie(
     pages_only: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brandproxy import web
-    from brandproxy.access import revoke_key
-
     port = pages_only
     cookie = (await sign_in(port, port.acme)).headers["set-cookie"]
     assert "HttpOnly" in cookie
@@ -229,21 +229,169 @@ async def test_a_session_ends_with_its_key_its_time_or_a_changed_cookie(
     assert port.acme not in cookie
     assert (await port.client.get("/")).status_code == 200
     assert (await port.client.get("/v1/analytics/summary")).status_code == 200
-    forged = await port.client.delete(
-        "/v1/analytics/recipients/r1", headers={"Origin": "https://elsewhere.example"}
-    )
-    assert forged.status_code == 401
+    later = time.time() + sessions.SECONDS + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions.time, "time", lambda: later)
+        assert (await port.client.get("/")).status_code == 303
+    value = port.client.cookies[SESSION]
+    port.client.cookies.clear()
+    for wrong in (value[:-3] + "AAA", "", "x" * 5000):
+        assert (await port.client.get("/", headers={"Cookie": f"{SESSION}={wrong}"})).status_code == 303
+    assert (await port.client.get("/", headers={"Cookie": f"{SESSION}={value}"})).status_code == 200
+    await access.revoke_key(port.context.store, port.acme.split("_")[1])
+    assert (await port.client.get("/", headers={"Cookie": f"{SESSION}={value}"})).status_code == 303
+
+
+async def test_a_session_changes_things_from_our_own_pages_only(pages_only: Port) -> None:
+    port = pages_only
+    await sign_in(port, port.acme)
+    for headers in (
+        {},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Origin": "http://control", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://control", "Sec-Fetch-Site": "same-site"},
+    ):
+        answer = await port.client.delete("/v1/analytics/recipients/r1", headers=headers)
+        assert answer.status_code == 401, headers
+        assert (await port.client.post("/logout", headers=headers)).headers["location"] == "/login"
+    assert (await port.client.get("/")).status_code == 200, "nobody else signed us out"
     own = await port.client.delete("/v1/analytics/recipients/r1", headers={"Origin": "http://control"})
     assert own.status_code == 200
-    later = time.time() + web.SESSION_SECONDS + 1
-    with monkeypatch.context() as patch:
-        patch.setattr(web.time, "time", lambda: later)
-        assert (await port.client.get("/")).status_code == 303
-    value = port.client.cookies[web.SESSION]
-    port.client.cookies.set(web.SESSION, value[:-3] + "AAA", domain="control")
-    assert (await port.client.get("/", headers={"Cookie": f"{web.SESSION}={value[:-3]}AAA"})).status_code == 303
-    await revoke_key(port.context.store, port.acme.split("_")[1])
-    assert (await port.client.get("/", headers={"Cookie": f"{web.SESSION}={value}"})).status_code == 303
+    forced = await port.client.post("/login", data={"key": port.globex}, headers={"Origin": "https://x.example"})
+    assert forced.status_code == 401, "nobody signs a visitor in as somebody else"
+
+
+async def test_signing_out_ends_the_session_everywhere_and_the_store_holds_no_key(pages_only: Port) -> None:
+    port = pages_only
+    await sign_in(port, port.acme)
+    value = port.client.cookies[SESSION]
+    stored = await port.context.store.list(keys.SESSION)
+    assert len(stored) == 1
+    for secret in (value, port.acme, port.acme.split("_", 2)[2]):
+        assert secret.encode() not in stored[0].value
+        assert secret not in stored[0].key
+    gone = await port.client.post("/logout", headers={"Origin": "http://control"})
+    assert f"{SESSION}=" in gone.headers["set-cookie"]
+    port.client.cookies.clear()
+    copied = await port.client.get("/", headers={"Cookie": f"{SESSION}={value}"})
+    assert copied.headers["location"] == "/login"
+    assert await port.context.store.list(keys.SESSION) == []
+
+
+async def test_a_written_or_copied_session_record_lets_nobody_in(pages_only: Port) -> None:
+    """Who can write the store, but not seal, makes no session; a record under another name is none."""
+    port = pages_only
+    await sign_in(port, port.operator)
+    [record] = await port.context.store.list(keys.SESSION)
+    port.client.cookies.clear()
+    digest = hashlib.sha256(b"mine").hexdigest()
+    plain = json.dumps([digest, port.operator.split("_")[1], int(time.time()) + 9999]).encode()
+    for value in (record.value, plain):
+        await port.context.store.put(keys.session(digest), value)
+        answer = await port.client.get("/", headers={"Cookie": f"{SESSION}=mine"})
+        assert answer.headers["location"] == "/login"
+
+
+async def test_old_sessions_are_cleared_away(pages_only: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = pages_only
+    for _ in range(3):
+        await sign_in(port, port.acme)
+    later = time.time() + sessions.SECONDS + 1
+    monkeypatch.setattr(sessions.time, "time", lambda: later)
+    await sign_in(port, port.acme)
+    assert len(await port.context.store.list(keys.SESSION)) == 1
+
+
+@pytest.mark.parametrize(
+    ("scopes", "sees"),
+    [
+        (["analytics:read"], {"/", "/live"}),
+        (["onboard"], {"/hosts"}),
+        (["admin"], {"/hosts"}),
+        (["rewrite"], set()),
+        (["analytics:read", "onboard"], {"/", "/live", "/hosts"}),
+    ],
+)
+async def test_a_key_of_any_scope_signs_in_and_sees_only_what_it_may(
+    pages_only: Port, scopes: list[str], sees: set[str]
+) -> None:
+    port = pages_only
+    _, key = await access.create_key(port.context.store, "acme", scopes=scopes)
+    assert (await sign_in(port, key)).headers["location"] == "/"
+    home = await port.client.get("/", follow_redirects=True)
+    assert home.status_code == 200
+    nav = home.text.partition("<nav")[2].partition("</nav>")[0]
+    assert set(re.findall(r'href="([^"]*)"', nav)) == sees
+    for path in ("/live", "/hosts", "/campaign?campaign=x", "/message?message=x"):
+        wanted = path in sees or (path not in ("/live", "/hosts") and "/live" in sees)
+        assert (await port.client.get(path)).status_code == (200 if wanted else 403), path
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "secure"),
+    [
+        ({}, {}, False),
+        ({}, {"X-Forwarded-Proto": "https"}, False),
+        ({"trusted_proxies": "127.0.0.0/8"}, {"X-Forwarded-Proto": "https"}, True),
+        ({"trusted_proxies": "127.0.0.0/8"}, {"X-Forwarded-Proto": "https, http"}, False),
+        ({"trusted_proxies": "127.0.0.0/8"}, {"X-Forwarded-Proto": "http"}, False),
+        ({"trusted_proxies": "10.0.0.0/8"}, {"X-Forwarded-Proto": "https"}, False),
+        ({"public": "https://pages.example"}, {}, True),
+        ({"public": "http://pages.example"}, {}, False),
+    ],
+)
+async def test_the_cookie_is_secure_behind_a_gateway_that_speaks_tls(
+    pages_only: Port, settings: dict[str, str], headers: dict[str, str], secure: bool
+) -> None:
+    port = with_control(pages_only, **settings)
+    answer = await port.client.post("/login", data={"key": port.acme}, headers=headers)
+    name, _, rest = answer.headers["set-cookie"].partition("=")
+    assert name == ("__Host-brandproxy_session" if secure else SESSION)
+    assert ("Secure" in rest) is secure
+    assert "Path=/" in rest
+    assert "Domain" not in rest
+    cookie = {"Cookie": f"{name}={rest.partition(';')[0]}"}
+    port.client.cookies.clear()
+    assert (await port.client.get("/", headers=cookie | headers)).status_code == 200
+    if secure:  # a plain cookie, which any host of the domain can set, counts for nothing there
+        planted = {"Cookie": f"{SESSION}={rest.partition(';')[0]}"}
+        assert (await port.client.get("/", headers=planted | headers)).status_code == 303
+
+
+def with_control(port: Port, **settings: str) -> Port:
+    control = port.context.settings.control.model_copy(update=settings)
+    context = replace(port.context, settings=port.context.settings.model_copy(update={"control": control}))
+    del port.app.router.routes[:]
+    port.app.router.routes.extend(pages.routes(context, port.engine))
+    port.app.state.context = context
+    return port
+
+
+async def test_guessing_is_slowed_for_the_guesser_alone(pages_only: Port) -> None:
+    """Behind a gateway by the last address it wrote; what the client claims before that is nothing."""
+    pages_only.app.state.tries = Budget(rate=0.001, burst=3)
+    port = with_control(pages_only, trusted_proxies="127.0.0.0/8, 10.0.0.0/8")
+
+    async def tries(forwarded: str) -> int:
+        headers = {"X-Forwarded-For": forwarded}
+        return (await port.client.post("/login", data={"key": "bp_0_wrong"}, headers=headers)).status_code
+
+    for number in range(3):
+        assert await tries(f"198.51.100.{number}, 203.0.113.9, 10.0.0.2") == 401
+    assert await tries("192.0.2.77, 203.0.113.9") == 429
+    assert await tries("203.0.113.9, 203.0.113.10") == 401, "another client is not locked out"
+    for number in range(3):
+        assert await tries(f"2001:db8:1:1::{number}") == 401
+    assert await tries("2001:db8:1:1:ffff::1") == 429, "a /64 is one customer"
+    far = with_control(port)
+    assert [await tries(f"203.0.113.{n}") for n in range(5)][-1] == 429, "nobody is believed who is not trusted"
+    assert far is port
+
+
+async def test_a_sign_in_reads_nothing_long(pages_only: Port) -> None:
+    answer = await pages_only.client.post("/login", content=b"key=" + b"x" * 1_000_000)
+    assert answer.status_code == 401
 
 
 @pytest.mark.parametrize(

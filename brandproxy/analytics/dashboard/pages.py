@@ -12,17 +12,18 @@ from typing import Any
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from brandproxy import web
-from brandproxy.access import Principal
+from brandproxy.access import Principal, Scope
 from brandproxy.analytics import export, queries
 from brandproxy.analytics.dashboard import clickmap, hosts, session, view
 from brandproxy.analytics.dashboard.view import View
 from brandproxy.analytics.filters import of_request
 from brandproxy.context import Context
 from brandproxy.engines import Engine
-from brandproxy.errors import BadInput, BrandproxyError, NotFound
+from brandproxy.errors import BadInput, NotFound
+from brandproxy.guard import Guarded, Open, Rule
 
 _STATIC = {
     "app.css": "text/css", "app.js": "text/javascript", "uplot.js": "text/javascript", "uplot.css": "text/css",
@@ -58,6 +59,7 @@ class Desk:
         tenants = self.context.directory.slugs() if who.tenant is None else [who.tenant]
         shared: dict[str, Any] = {
             "who": who,
+            "may": {scope.name.lower(): who.has(scope) for scope in Scope},
             "tenants": tenants,
             "periods": list(view.PERIODS.values()),
             "path": request.url.path,
@@ -65,34 +67,33 @@ class Desk:
         return session.render(template, v=v, zone=session.zone_of(request), **shared, **values)
 
 
+# What each page needs; the links to it are shown to who has that.
+_READ, _ONBOARD, _ADMIN = Rule(Scope.ANALYTICS_READ), Rule(Scope.ONBOARD), Rule(Scope.ADMIN)
+
+
 def routes(context: Context, engine: Engine) -> list[BaseRoute]:
     """The dashboard's routes, for the control port's application."""
     desk = Desk(context, engine)
-    pages: dict[str, Page] = {
-        "/": overview,
-        "/campaign": campaign,
-        "/message": partial(timeline, "message"),
-        "/recipient": partial(timeline, "recipient"),
-        "/hosts": host_list,
-        "/live": live,
+    tries = web.Budget(session.TRIES_A_SECOND, session.TRIES_AT_ONCE)
+    pages: dict[str, dict[str, tuple[Rule, Page]]] = {
+        "/": {"GET": (Rule(None), overview)},
+        "/campaign": {"GET": (_READ, campaign)},
+        "/campaign/map": {"GET": (_READ, click_map), "POST": (_ADMIN, keep_mail)},
+        "/message": {"GET": (_READ, partial(timeline, "message"))},
+        "/recipient": {"GET": (_READ, partial(timeline, "recipient"))},
+        "/hosts": {"GET": (_ONBOARD, host_list)},
+        "/live": {"GET": (_READ, live)},
     }
-    return [
-        *(Route(path, partial(_guarded, desk, page), methods=["GET"]) for path, page in pages.items()),
-        Route("/campaign/map", partial(_guarded, desk, click_map), methods=["GET"]),
-        Route("/campaign/map", partial(_guarded, desk, keep_mail), methods=["POST"]),
-        Route("/login", session.login_page, methods=["GET"]),
-        Route("/login", partial(session.login, context), methods=["POST"]),
-        Route("/logout", session.logout, methods=["POST"]),
-        Route("/static/{name}", static, methods=["GET"]),
+    guarded = [
+        Guarded(path, {m: (rule, partial(page, desk)) for m, (rule, page) in methods.items()}, session.fault)
+        for path, methods in pages.items()
     ]
-
-
-async def _guarded(desk: Desk, page: Page, request: Request) -> Response:
-    """A page for who is signed in; errors are pages too."""
-    try:
-        return await page(desk, request, await web.principal(request))
-    except BrandproxyError as error:
-        return session.fault(error)
+    return [
+        *guarded,
+        Open("/login", partial(session.sign_in, context, tries), "how one becomes somebody", ("GET", "POST")),
+        Guarded("/logout", {"POST": (Rule(None), partial(session.logout, context))}, session.fault),
+        Open("/static/{name}", static, "files without data"),
+    ]
 
 
 async def static(request: Request) -> Response:
@@ -119,6 +120,11 @@ def read(request: Request, who: Principal) -> View:
 
 
 async def overview(desk: Desk, request: Request, who: Principal) -> Response:
+    """The figures; a key that may not see them is led to what it may see."""
+    if not who.has(Scope.ANALYTICS_READ):
+        if who.has(Scope.ONBOARD):
+            return RedirectResponse("/hosts", 303, session.HEADERS)
+        return await desk.show("nothing.html", request, who, None)
     v = read(request, who)
     zone = session.zone_of(request)
     now, before, series, *lists = await asyncio.gather(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from importlib.resources import files
 from typing import Any
+from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from brandproxy import web
-from brandproxy.access import AccessDenied, authenticate
+from brandproxy import clients, guard, sessions, web
+from brandproxy.access import AccessDenied, Principal, authenticate
 from brandproxy.analytics import periods
 from brandproxy.analytics.dashboard import view
 from brandproxy.context import Context
@@ -33,7 +34,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_TRIES = web.Budget(rate=0.5, burst=20)
+_LONGEST = 4096  # bytes of a sign-in
+TRIES_A_SECOND, TRIES_AT_ONCE = 0.5, 20  # sign-ins of one address
 
 _pages = Environment(
     loader=PackageLoader("brandproxy.analytics.dashboard"),
@@ -73,27 +75,48 @@ def zone_of(request: Request) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-async def login_page(request: Request) -> Response:
-    return render("login.html", fault="")
+async def sign_in(context: Context, tries: web.Budget, request: Request) -> Response:
+    tries = getattr(request.app.state, "tries", tries)
+    return await login(context, tries, request) if request.method == "POST" else render("login.html", fault="")
 
 
-async def login(context: Context, request: Request) -> Response:
+async def login(context: Context, tries: web.Budget, request: Request) -> Response:
     """A right key becomes a session and leads to the overview."""
-    client = request.client.host if request.client else ""
     try:
-        _TRIES.spend(client, time.monotonic())
-        key = str((await request.form()).get("key", "")).strip()
-        await authenticate(context.store, f"Bearer {key}")
+        tries.spend(clients.address(context.settings, request), time.monotonic())
+        if "origin" in request.headers and not guard.from_own_page(request):
+            raise AccessDenied("the request does not come from a page of this server")
+        who = await authenticate(context.store, f"Bearer {await _given(request)}")
     except AccessDenied:
         return render("login.html", 401, fault="That key is not valid here. Check that it was copied whole.")
     except web.TooManyRequests:
         return render("login.html", 429, fault="Too many tries. Wait a minute, then try again.")
+    cookie = await sessions.begin(context.store, context.registry.codec.seal, who)
     response = RedirectResponse("/", 303, HEADERS)
-    web.sign_in(context, response, key, secure=request.url.scheme == "https")
+    response.set_cookie(
+        clients.cookie_name(context.settings, request), cookie, sessions.SECONDS,
+        secure=clients.is_secure(context.settings, request), httponly=True, samesite="strict",
+    )  # fmt: skip
     return response
 
 
-async def logout(request: Request) -> Response:
+async def _given(request: Request) -> str:
+    """The key of the form, of which nothing long is read. Raises AccessDenied."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST:
+            raise AccessDenied("that is no key")
+    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    return fields.get("key", [""])[0].strip()
+
+
+async def logout(context: Context, request: Request, who: Principal) -> Response:
+    """Ends the session everywhere, not only in this browser."""
+    name = clients.cookie_name(context.settings, request)
+    await sessions.end(context.store, request.cookies.get(name, ""))
     response = RedirectResponse("/login", 303, HEADERS)
-    response.delete_cookie(web.SESSION, samesite="strict", httponly=True)
+    response.delete_cookie(
+        name, secure=clients.is_secure(context.settings, request), samesite="strict", httponly=True
+    )
     return response

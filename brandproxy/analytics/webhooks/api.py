@@ -10,13 +10,14 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from brandproxy.access import Principal
+from brandproxy.access import Principal, Scope
 from brandproxy.analytics.queries import iso
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, NotFound
-from brandproxy.web import principal, problems, require_tenant
+from brandproxy.guard import Rule, described
+from brandproxy.web import problems, require_tenant
 from brandproxy.webhooks.book import EVENTS, GROUPS, KINDS, Batch, Book, Webhook
 
 _MAX_BODY = 16384
@@ -44,18 +45,22 @@ Work = Callable[[Context, Request, Principal], Awaitable[Response]]
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    works: tuple[tuple[str, str, Work], ...] = (
-        ("", "GET", _list),
-        ("", "POST", _add),
-        ("/{id}", "DELETE", _remove),
-        ("/{id}/dead", "GET", _dead),
-        ("/{id}/replay", "POST", _replay),
-    )
-    return [Route(f"/v1/webhooks{path}", partial(_answer, context, work), methods=[m]) for path, m, work in works]
+    works: dict[str, dict[str, Work]] = {
+        "": {"GET": _list, "POST": _add},
+        "/{id}": {"DELETE": _remove},
+        "/{id}/dead": {"GET": _dead},
+        "/{id}/replay": {"POST": _replay},
+    }
+    return [
+        described(
+            PATHS, f"/v1/webhooks{path}", {m: partial(_answer, context, work) for m, work in methods.items()}
+        )
+        for path, methods in works.items()
+    ]
 
 
-async def _answer(context: Context, work: Work, request: Request) -> Response:
-    response = await work(context, request, await principal(request))
+async def _answer(context: Context, work: Work, request: Request, who: Principal) -> Response:
+    response = await work(context, request, who)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -75,6 +80,8 @@ async def _add(context: Context, request: Request, who: Principal) -> Response:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise BadInput(faults) from error
+    if set(new.kinds) & set(EVENTS):
+        who.require(Scope.ANALYTICS_READ)  # it sends them to whoever the URL names
     tenant = new.tenant or who.tenant or ""
     require_tenant(who, tenant)
     if tenant:
@@ -148,10 +155,20 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+_ADMIN = Rule(Scope.ADMIN).security
+
+
 def _described(name: str, summary: str, status: str, schema: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     content = {"content": {"application/json": {"schema": schema}}} if schema else {}
-    responses = {status: {"description": "Done", **content}, **problems(400, 401, 404, 429, 503)}
-    return {"operationId": name, "tags": ["webhooks"], "summary": summary, "responses": responses, **more}
+    responses = {status: {"description": "Done", **content}, **problems(400, 401, 403, 404, 429, 503)}
+    return {
+        "operationId": name,
+        "tags": ["webhooks"],
+        "summary": summary,
+        "security": _ADMIN,
+        "responses": responses,
+        **more,
+    }
 
 
 def _many(name: str, properties: dict[str, Any]) -> dict[str, Any]:
