@@ -62,7 +62,8 @@ class Front:
         """The tenant of an API key sent as the password ("" for the operator's), or None when it is wrong."""
         try:
             key = f"Bearer {given.password.decode('utf-8', 'replace')}"
-            return (await access.authenticate(self._context.store, key)).tenant or ""
+            who = await access.authenticate(self._context.store, key)
+            return (who.tenant or "") if who.has(access.Scope.REWRITE) else None
         except access.AccessDenied:
             return None
 
