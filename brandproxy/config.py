@@ -9,9 +9,19 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from brandproxy import grants
 from brandproxy.errors import BadSettings
 
 
@@ -39,6 +50,18 @@ Address = Annotated[str, AfterValidator(_address)]
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+GrantSetting = Annotated[grants.Grant, BeforeValidator(grants.grant)]
+
+
+def _peers(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        grants.network(text)  # raises ValueError naming the wrong one
+    return value
+
+
+Peers = Annotated[tuple[str, ...], AfterValidator(_peers)]
 
 
 class Edge(_Section):
@@ -147,8 +170,15 @@ class Mail(_Section):
     next_hop_tls: Literal["none", "opportunistic", "required"] = Field(
         "opportunistic", description="STARTTLS to the next hop; `required` also checks its certificate"
     )
-    networks: tuple[str, ...] = Field(
-        ("127.0.0.0/8", "::1/128"), description="who may use the proxies without logging in, and say XCLIENT"
+    networks: Peers = Field(
+        ("127.0.0.0/8", "::1/128"),
+        description="who may send through the proxies without logging in, and say XFORWARD",
+    )
+    milter_networks: Peers = Field(
+        ("127.0.0.0/8", "::1/128"), description="mail servers that may use the milter port; they name the logins"
+    )
+    xclient_networks: Peers = Field(
+        (), description="mail servers that may say by XCLIENT who their client is; `unix` for UNIX sockets"
     )
     certificate: Path | None = Field(
         None, description="PEM chain and key for STARTTLS at the proxies; none: no TLS"
@@ -156,8 +186,17 @@ class Mail(_Section):
     copies: Literal["shared", "recipient"] = Field(
         "shared", description="`recipient`: one copy each, with links of his own (LMTP, or SMTP one at a time)"
     )
-    tenants: dict[str, str] = Field({}, description="user name, sender domain or `*` to the tenant's slug")
-    tenant_header: bool = Field(True, description="whether X-Brandproxy-Tenant is believed")
+    logins: dict[str, GrantSetting] = Field(
+        {}, description="login at the mail server (`user`, `user@domain`, `*@domain`) to what it may send for"
+    )
+    listeners: dict[str, GrantSetting] = Field(
+        {},
+        description="`smtp`, `lmtp`, `milter`, or one more address (`smtp:127.0.0.1:8101`), to what mail without"
+        ' a login may be that comes there; `"*"`: it is my own pipeline and may name any tenant',
+    )
+    peers: dict[str, GrantSetting] = Field(
+        {}, description="client's network to what mail without a login may be that comes from there"
+    )
     on_failure: Literal["tempfail", "pass"] = Field(
         "tempfail", description="what the pipeline gets while our infrastructure is away"
     )
@@ -178,11 +217,27 @@ class Mail(_Section):
             raise ValueError(f"{value!r} is not host:port")
         return value
 
-    @field_validator("networks")
+    @model_validator(mode="before")
     @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            ip_network(text)  # raises ValueError naming the wrong one
+    def _read_old_names(cls, given: Any) -> Any:
+        return grants.renamed(given) if isinstance(given, dict) else given
+
+    @field_validator("logins")
+    @classmethod
+    def _are_logins(cls, value: dict[str, grants.Grant]) -> dict[str, grants.Grant]:
+        return {grants.login(name): grant for name, grant in value.items()}
+
+    @field_validator("peers")
+    @classmethod
+    def _are_networks(cls, value: dict[str, grants.Grant]) -> dict[str, grants.Grant]:
+        _peers(tuple(value))
+        return value
+
+    @field_validator("listeners")
+    @classmethod
+    def _are_listeners(cls, value: dict[str, grants.Grant]) -> dict[str, grants.Grant]:
+        for name in value:
+            _address(grants.listener(name)[1])
         return value
 
 

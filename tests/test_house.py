@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "brandproxy"
 
 FLOORS = {
-    "model": 0, "values": 0, "errors": 0, "config": 0,
+    "model": 0, "values": 0, "errors": 0, "config": 0, "grants": 0,
     "core": 1,
     "store": 2, "stream": 2, "spool": 2, "engines": 2, "acme": 2, "resolver": 2, "dnsupdate": 2, "fetch": 2,
     "storage": 2, "scheduling": 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from email.utils import parseaddr
+from email.utils import getaddresses
 
 from brandproxy.core import headers, mime
 from brandproxy.core.splice import apply
@@ -15,22 +15,26 @@ class Said:
     """A header that readers understand differently says nothing."""
 
     control: headers.Control = field(default_factory=headers.Control)
-    from_field: bytes = b""
+    from_fields: tuple[bytes, ...] = ()
 
-    def author(self) -> str:
-        """The address in `From:`; read only when somebody asks, because the standard library takes its time."""
-        if len(self.from_field) >= 10_000:
-            return ""
+    def authors(self) -> list[str]:
+        """All addresses in all `From:`, "" for what is none: readers differ on which of several they show.
+
+        Read only when somebody asks, because the standard library takes its time.
+        """
+        if sum(map(len, self.from_fields)) >= 10_000:
+            return [""]
         try:
-            return parseaddr(self.from_field.decode("utf-8", "replace"))[1]
+            fields = [field.decode("utf-8", "replace") for field in self.from_fields]
+            return [address for _, address in getaddresses(fields)]
         except (RecursionError, ValueError, IndexError):  # comments in comments in comments
-            return ""
+            return [""]
 
 
 def read(message: bytes) -> Said:
     fields = mime.parse_header(message)
-    author = next((mime.value(message, item) for item in fields if item.name == "from"), b"")
-    return Said(headers.control(message, fields), author)
+    authors = tuple(mime.value(message, item) for item in fields if item.name == "from")
+    return Said(headers.control(message, fields), authors)
 
 
 def strip(message: bytes, name: str = "") -> bytes:

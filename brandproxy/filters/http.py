@@ -22,7 +22,9 @@ from brandproxy.access import Principal, Scope
 from brandproxy.context import Context
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.filters import control
+from brandproxy.filters.lookup import Identity
 from brandproxy.filters.pipeline import UNKNOWN, Arrival, Outcome, Pipeline
+from brandproxy.grants import ANY, TRUSTED, Grant
 from brandproxy.guard import Rule, described
 from brandproxy.model import References
 
@@ -47,7 +49,8 @@ def routes(context: Context) -> list[BaseRoute]:
         message = await _body(request, limit)
         if message is None:
             return web.problem(413, f"the message is larger than {limit} bytes")
-        outcome = await pipeline.process(Arrival("http", message, tenant=tenant, references=references))
+        grant = Grant((tenant,), (ANY,)) if tenant else TRUSTED
+        outcome = await pipeline.process(Arrival("http", message, identity=Identity(grant), references=references))
         if tenant and outcome.word == UNKNOWN:  # said by the caller, not by the message: a mistake to tell
             raise NotFound(f"no tenant {tenant!r}")
         full = "multipart/mixed" in request.headers.get("accept", "")

@@ -14,7 +14,10 @@ from brandproxy.core.milter import ProtocolError, Session, Step
 from brandproxy.errors import Retryable
 from brandproxy.filters import listening
 from brandproxy.filters.control import Said
+from brandproxy.filters.lookup import Identity
+from brandproxy.filters.peers import Peers, address_of, check, listeners
 from brandproxy.filters.pipeline import Arrival, Pipeline
+from brandproxy.grants import Grant
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +26,16 @@ _IDLE = 7200.0  # seconds; mail servers may keep a connection open between messa
 
 
 class Connection:
-    """One connection of a mail server; a member of `others` as long as it lasts."""
+    """One connection of a mail server; a member of `others` as long as it lasts.
 
-    def __init__(self, pipeline: Pipeline, max_message: int, others: set[Connection]) -> None:
+    `peers`: the mail servers let in, since they name the logins. `grant`: of mail without a login.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, max_message: int, others: set[Connection], peers: Peers, grant: Grant | None
+    ) -> None:
         self._pipeline = pipeline
+        self._peers, self._grant = peers, grant
         self._session = Session(max_message)
         self._others = others
         self._writer: asyncio.StreamWriter | None = None
@@ -42,6 +51,11 @@ class Connection:
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """An asyncio.start_server callback."""
+        peer = writer.get_extra_info("peername")
+        if peer and isinstance(peer, tuple) and address_of(peer) not in self._peers:
+            log.warning("milter: %s is not in mail.milter_networks", peer[0])
+            writer.close()
+            return
         self._writer = writer
         self._others.add(self)
         try:
@@ -110,7 +124,7 @@ class Connection:
             message,
             sender=_text(mail.sender),
             recipients=tuple(map(_text, mail.recipients)),
-            user=_text(mail.user),
+            identity=Identity(login=_text(mail.user), listener=self._grant),
             queue_id=_text(mail.queue_id),
             said=self._said,
         )
@@ -123,14 +137,19 @@ def _text(value: bytes) -> str:
 async def run(context: Context) -> None:
     """Serve at `mail.milter` until cancelled; what was begun is ended, within `mail.timeout` seconds."""
     mail = context.settings.mail
-    pipeline = Pipeline(context)
-    connections: set[Connection] = set()
+    check(mail)
+    pipeline, peers = Pipeline(context), Peers(mail.milter_networks)
+    async with asyncio.TaskGroup() as group:
+        for where, grant in listeners(mail, "milter", ("milter", mail.milter)):
+            connections: set[Connection] = set()
 
-    def connect() -> asyncio.StreamReaderProtocol:
-        reader = asyncio.StreamReader(limit=_READ)
-        connection = Connection(pipeline, mail.max_message, connections)
-        return asyncio.StreamReaderProtocol(reader, connection.run)
+            def connect(
+                grant: Grant | None = grant, connections: set[Connection] = connections
+            ) -> asyncio.StreamReaderProtocol:
+                reader = asyncio.StreamReader(limit=_READ)
+                connection = Connection(pipeline, mail.max_message, connections, peers, grant)
+                return asyncio.StreamReaderProtocol(reader, connection.run)
 
-    server = await listening.listen(connect, mail.milter)
-    log.info("milter listens at %s", mail.milter)
-    await listening.serve(server, connections, mail.timeout)
+            server = await listening.listen(connect, where)
+            log.info("milter listens at %s", where)
+            group.create_task(listening.serve(server, connections, mail.timeout))

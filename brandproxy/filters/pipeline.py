@@ -1,7 +1,7 @@
 """What every way in shares: whose message, which references, how long, and what happens when it fails.
 
 Failure, by class (design §4); no class ever loses, cuts or doubles a message:
-1. nobody's message, or a tenant nobody knows: passes as it is, without our control headers
+1. nobody's message (`lookup` says why), or a tenant nobody knows: passes as it is, without our control headers
 2. content we cannot read, and a fault of our own while reading it: the same, counted and logged
 3. the store away when it had to be asked, or the time up: `Retryable`, the sender tries again; with
    `mail.on_failure = "pass"` the message passes as in 1
@@ -29,7 +29,7 @@ from brandproxy.core.report import Report, Result
 from brandproxy.errors import BadInput, NotFound, Retryable
 from brandproxy.filters import control
 from brandproxy.filters.control import Said
-from brandproxy.filters.lookup import Lookup
+from brandproxy.filters.lookup import NOBODY, Hints, Identity, Lookup, Verdict
 from brandproxy.model import References, Tenant
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ SECONDS = Histogram(
     "brandproxy_mail_seconds", "Time from the whole message to the answer", ["way"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 60),
 )  # fmt: skip
+DENIED = Counter("brandproxy_mail_denied", "Messages that are nobody's, by way in and why", ["way", "reason"])
 RUNNING = Gauge("brandproxy_mail_running", "Messages being worked on")
 
 _NOBODYS = "nobody's"
@@ -59,19 +60,18 @@ class TookTooLong(Retryable):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message at a way in. Addresses are bare, `user` is who logged in at the mail server.
+    """A message at a way in. Addresses are bare.
 
-    `tenant` and `references` are what the caller knows for certain; they go before the control headers. `said` is
-    what the headers say, when the caller has read them already.
+    `identity` and `references` are what the caller knows for certain; references go before the control headers.
+    `said` is what the headers say, when the caller has read them already.
     """
 
     way: str  # "milter", "smtp", "lmtp" or "http"
     message: bytes
     sender: str = ""
     recipients: tuple[str, ...] = ()
-    user: str = ""
+    identity: Identity = field(default_factory=Identity)
     queue_id: str = ""
-    tenant: str = ""
     references: References = field(default_factory=References)
     said: Said | None = None
 
@@ -84,6 +84,7 @@ class Outcome:
     word: str
     tenant: str = ""
     report: Report | None = None
+    reason: str = ""  # why it is nobody's
 
 
 class Pipeline:
@@ -92,7 +93,7 @@ class Pipeline:
     def __init__(self, context: Context) -> None:
         self._mail = context.settings.mail
         self._context = context
-        self._lookup = Lookup(context.directory, self._mail.tenants, self._mail.tenant_header)
+        self._lookup = Lookup(context.directory, self._mail)
         # Rewriting holds the interpreter: a second thread would only take turns with the first.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rewrite")
         self._running = 0
@@ -110,9 +111,9 @@ class Pipeline:
     def count(self, way: str, word: str) -> None:
         MESSAGES.labels(way, word).inc()
 
-    def guess(self, *, known: str = "", user: str = "", sender: str = "") -> str:
+    def guess(self, identity: Identity, sender: str = "") -> Verdict:
         """Whose message it will be by its envelope alone, before its headers are there."""
-        return self._lookup.tenant(known=known, user=user, sender=sender)
+        return self._lookup.decide(identity, Hints(sender=sender))
 
     def said(self, head: bytes) -> Said | None:
         """What a message says of itself; None is a fault of ours, which `process` will meet again and count."""
@@ -126,13 +127,15 @@ class Pipeline:
         """Whether nothing is to be done to a message with this envelope and these headers; counts it then."""
         said = arrival.said
         try:
-            nobodys = said is not None and said.control == Control() and not self._owner(arrival, said)
+            verdict = self._owner(arrival, said) if said is not None and said.control == Control() else None
         except Exception:
             log.exception("looking for the tenant failed: queue id %s", arrival.queue_id)
             return False
-        if nobodys:
-            self.count(arrival.way, _NOBODYS)
-        return nobodys
+        if verdict is None or verdict.tenant:
+            return False
+        self._deny(arrival, said or Said(), verdict)
+        self.count(arrival.way, _NOBODYS)
+        return True
 
     async def process(self, arrival: Arrival) -> Outcome:
         """The message to send on. Raises Retryable: nothing was done, let the sender try again."""
@@ -153,10 +156,13 @@ class Pipeline:
 
     async def _rewrite(self, arrival: Arrival) -> Outcome:
         said = arrival.said or control.read(arrival.message)
-        slug = self._owner(arrival, said)
+        verdict = self._owner(arrival, said)
+        slug = verdict.tenant
+        if not slug:
+            self._deny(arrival, said, verdict)
         tenant = await self._tenant(slug) if slug else None
         if tenant is None:
-            return _untouched(arrival, UNKNOWN if slug else _NOBODYS, slug)
+            return _untouched(arrival, UNKNOWN if slug else _NOBODYS, slug, verdict.reason)
         message = arrival.message
         if len(arrival.recipients) > 1:  # the links of all are the same: they are nobody's in particular
             message = control.strip(message, "recipient")
@@ -179,14 +185,18 @@ class Pipeline:
             self._thread, brandproxy.rewrite, message, tenant, references, base_url, now
         )
 
-    def _owner(self, arrival: Arrival, said: Said) -> str:
-        return self._lookup.tenant(
-            known=arrival.tenant,
-            header=said.control.tenant,
-            user=arrival.user,
-            sender=arrival.sender,
-            author=said.author,
-        )
+    def _owner(self, arrival: Arrival, said: Said) -> Verdict:
+        return self._lookup.decide(arrival.identity, _hints(arrival, said))
+
+    def _deny(self, arrival: Arrival, said: Said, verdict: Verdict) -> None:
+        """Tell why a message is nobody's; what brings no identity and looks like no tenant's is everyday mail."""
+        DENIED.labels(arrival.way, verdict.reason).inc()
+        if verdict.reason != NOBODY or self._lookup.claims(_hints(arrival, said)):
+            log.warning(
+                "%s: nobody's mail: %s (login %.100r, client %s, sender %.100r, tenant named %.70r, queue id %s)",
+                arrival.way, verdict.reason, arrival.identity.login, arrival.identity.address, arrival.sender,
+                said.control.tenant, arrival.queue_id,
+            )  # fmt: skip
 
     async def _tenant(self, slug: str) -> Tenant | None:
         """From memory; from the store when it is not there yet. Raises StoreUnavailable."""
@@ -216,8 +226,12 @@ class Pipeline:
             RUNNING.dec()
 
 
-def _untouched(arrival: Arrival, word: str, slug: str) -> Outcome:
-    return Outcome(control.strip(arrival.message), word, slug)
+def _untouched(arrival: Arrival, word: str, slug: str, reason: str = "") -> Outcome:
+    return Outcome(control.strip(arrival.message), word, slug, reason=reason)
+
+
+def _hints(arrival: Arrival, said: Said) -> Hints:
+    return Hints(said.control.tenant, arrival.sender, said.authors)
 
 
 def _references(arrival: Arrival, said: Said, tenant: Tenant) -> References:

@@ -3,9 +3,10 @@
 Invariant: the client's answer is the next hop's. MAIL and RCPT are passed on as they come, the message after it
 was rewritten; a "250" after the data means that the next hop has it. There is no queue here: nothing to lose.
 
-1. The way on is chosen at MAIL: the relay of the tenant the client logged in as or the sender belongs to, else
-   `mail.next_hop`. A message that turns out (by its header) to be a tenant's with another relay goes there:
-   sender and recipients are told again there, and a refusal of any of them refuses the message.
+1. The way on is chosen at MAIL: the relay of the tenant that the client's identity and the sender lead to, else
+   `mail.next_hop`. A message that turns out (by its headers) to be another's or nobody's goes to that one's relay
+   or to `mail.next_hop`: sender and recipients are told again there, and a refusal of any refuses the message.
+   What is nobody's never goes through a tenant's relay.
 2. With `mail.copies = "recipient"` each recipient gets his own copy. One SMTP reply cannot say "this one yes, that
    one no", so SMTP takes one recipient a time (452, RFC 5321 §4.5.3.1.10), and LMTP answers for each.
 """
@@ -16,7 +17,6 @@ import asyncio
 import logging
 import socket
 import ssl
-from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 from aiosmtpd.smtp import LoginPassword
@@ -25,9 +25,12 @@ from brandproxy import access
 from brandproxy.context import Context
 from brandproxy.errors import BadSettings, Retryable
 from brandproxy.filters import listening
+from brandproxy.filters.lookup import SENDER, Identity
 from brandproxy.filters.nexthop import NextHop, Reply
-from brandproxy.filters.pipeline import Arrival, Outcome, Pipeline
+from brandproxy.filters.peers import Peers, check, listeners
+from brandproxy.filters.pipeline import Arrival, Pipeline
 from brandproxy.filters.smtpd import Address, Conversation, LmtpConversation, Transaction, plain
+from brandproxy.grants import TRUSTED, Grant
 from brandproxy.model import Relay
 
 log = logging.getLogger(__name__)
@@ -40,32 +43,45 @@ _NEEDS = {
 }  # fmt: skip
 _SILENCE = 600.0  # seconds without a word from the client
 _EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN")
+_NOT_YOURS = "5.7.1 this key may not send as that sender"
 
 
 class Front:
-    """aiosmtpd's handler for all conversations of one way in."""
+    """aiosmtpd's handler for all conversations of one listener; `grant`: of mail without a login."""
 
-    def __init__(self, context: Context, pipeline: Pipeline, way: str) -> None:
+    def __init__(self, context: Context, pipeline: Pipeline, way: str, grant: Grant | None = None) -> None:
         self._context = context
         self._mail = context.settings.mail
         self._pipeline = pipeline
-        self._way = way
-        self._networks = [ip_network(text) for text in self._mail.networks]
+        self._way, self._grant = way, grant
+        self._senders = Peers((*self._mail.networks, *self._mail.peers))
+        self._xclients = Peers(self._mail.xclient_networks)
         self._default = _default_relay(context)
         self.conversations: set[Conversation] = set()
 
-    def trusts(self, address: IPv4Address | IPv6Address) -> bool:
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self._networks)
+    def may_forward(self, server: Conversation) -> bool:
+        """Who came by a UNIX socket was let in by its file's mode."""
+        return server.address in self._senders if server.address else not _by_tcp(server)
 
-    async def login(self, given: LoginPassword) -> str | None:
-        """The tenant of an API key sent as the password ("" for the operator's), or None when it is wrong."""
+    def may_xclient(self, server: Conversation) -> bool:
+        return server.address in self._xclients if server.address else self._xclients.unix and not _by_tcp(server)
+
+    def may_send(self, server: Conversation) -> bool:
+        """Logged in here or in front of us, or a client, as XCLIENT said if it did, that need not log in."""
+        if server.key is not None or server.login:
+            return True
+        return server.client in self._senders if "ADDR" in server.xclient else self.may_forward(server)
+
+    async def login(self, given: LoginPassword) -> Grant | None:
+        """What an API key sent as the password may do, or None when it is wrong."""
         try:
             key = f"Bearer {given.password.decode('utf-8', 'replace')}"
             who = await access.authenticate(self._context.store, key)
-            return (who.tenant or "") if who.has(access.Scope.REWRITE) else None
         except access.AccessDenied:
             return None
+        if not who.has(access.Scope.REWRITE):
+            return None
+        return TRUSTED if who.tenant is None else Grant((who.tenant,))
 
     async def handle_EHLO(
         self, server: Conversation, session: Any, envelope: Any, hostname: str, lines: list[str]
@@ -73,20 +89,25 @@ class Front:
         session.host_name = hostname
         server.transaction, server.xforward = None, {}
         ours = [*_EXTENSIONS]
-        if server.trusted():
-            ours += ["XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
+        if self.may_forward(server):
+            ours.append("XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE")
+        if self.may_xclient(server):
+            ours.append("XCLIENT NAME ADDR PORT PROTO HELO LOGIN")
         lines = [line[4:] for line in lines if line[4:] != "HELP"] + ours
         return ["\r\n".join(f"250{' ' if line is lines[-1] else '-'}{line}" for line in lines)]
 
     async def handle_MAIL(
         self, server: Conversation, session: Any, envelope: Any, address: str, options: list[str]
     ) -> str:
-        if not (server.trusted() or session.authenticated):
+        if not self.may_send(server):
             return "530 5.7.0 Authentication required"
+        transaction = Transaction(server.said())
+        verdict = self._pipeline.guess(self._identity(server), transaction.sender.bare)
+        if server.key is not None and verdict.reason == SENDER:
+            return f"553 {_NOT_YOURS}"
         try:
             self._pipeline.check_load(self._way)
-            transaction = Transaction(server.said())
-            await self._reach(server, self._relay_at_mail(server, transaction))
+            await self._reach(server, self._relay(verdict.tenant))
             reply = await self._tell_sender(server, transaction)
         except Retryable as error:
             return f"451 4.4.1 {_line(error)}"
@@ -148,7 +169,9 @@ class Front:
         """One message to one hop; `told`: that hop knows the transaction. Its reply, or ours why not."""
         try:
             outcome = await self._pipeline.process(self._arrival(server, transaction, content))
-            relay = self._relay_of(outcome, server)
+            if server.key is not None and outcome.reason == SENDER:
+                return Reply(550, (_NOT_YOURS,))
+            relay = self._relay(outcome.tenant)
             hop = server.hop
             if not told or hop is None or not hop.connected or hop.relay != relay:
                 refusal = await self._tell_again(server, relay, transaction)
@@ -165,10 +188,13 @@ class Front:
             content,
             sender=transaction.sender.bare,
             recipients=tuple(recipient.bare for recipient in transaction.recipients),
-            user=plain(server.xclient.get("LOGIN", "")),
+            identity=self._identity(server),
             queue_id=plain(server.xforward.get("IDENT", "")),
-            tenant=server.tenant,
         )
+
+    def _identity(self, server: Conversation) -> Identity:
+        key = server.key
+        return Identity(key, server.login, self._grant, server.client, strict=key is not None)
 
     async def _reach(self, server: Conversation, relay: Relay) -> NextHop:
         """The conversation's connection to `relay`, in a state to take MAIL."""
@@ -202,19 +228,14 @@ class Front:
             reply = await hop.rcpt(recipient.path, _passed(hop, recipient))
         return None if reply.positive else reply
 
-    def _relay_at_mail(self, server: Conversation, transaction: Transaction) -> Relay:
-        user = plain(server.xclient.get("LOGIN", ""))
-        slug = self._pipeline.guess(known=server.tenant, user=user, sender=transaction.sender.bare)
-        return self._relay(slug)
-
-    def _relay_of(self, outcome: Outcome, server: Conversation) -> Relay:
-        if not outcome.tenant and server.hop is not None:
-            return server.hop.relay
-        return self._relay(outcome.tenant)
-
     def _relay(self, slug: str) -> Relay:
         tenant = self._context.directory.tenant(slug) if slug else None
         return (tenant and tenant.relay) or self._default
+
+
+def _by_tcp(server: Conversation) -> bool:
+    assert server.session is not None
+    return isinstance(server.session.peer, tuple)
 
 
 def _passed(hop: NextHop, address: Address) -> list[str]:
@@ -252,13 +273,15 @@ def _tls(context: Context) -> ssl.SSLContext | None:
 async def run(context: Context) -> None:
     """Serve at `mail.smtp` and `mail.lmtp` until cancelled; what was begun is ended, within `mail.timeout` s."""
     mail, tls, pipeline = context.settings.mail, _tls(context), Pipeline(context)
+    check(mail)
     loop, hostname = asyncio.get_running_loop(), socket.gethostname()
-    ways = (("smtp", mail.smtp, Conversation), ("lmtp", mail.lmtp, LmtpConversation))
+    ways = [
+        *(("smtp", *one, Conversation) for one in listeners(mail, "smtp", ("smtp", mail.smtp))),
+        *(("lmtp", *one, LmtpConversation) for one in listeners(mail, "lmtp", ("lmtp", mail.lmtp))),
+    ]
     async with asyncio.TaskGroup() as group:
-        for way, where, kind in ways:
-            if not where:
-                continue
-            front = Front(context, pipeline, way)
+        for way, where, grant, kind in ways:
+            front = Front(context, pipeline, way, grant)
 
             def connect(front: Front = front, kind: type[Conversation] = kind) -> Conversation:
                 return kind(

@@ -3,7 +3,7 @@
 - addresses and parameters are kept as the client wrote them (aiosmtpd normalises addresses and upper-cases
   parameters, which would break the case-sensitive ENVID and ORCPT of RFC 3461)
 - DSN parameters (RFC 3461), PIPELINING (RFC 2920: commands are read one by one from what has arrived)
-- XFORWARD and XCLIENT (Postfix), from `mail.networks` only
+- XFORWARD (Postfix) from `mail.networks`, XCLIENT from `mail.xclient_networks`, each only
 - logging in with an API key: user anything, password the key
 - LMTP gives each recipient his reply after the data, whatever happened to the message
 """
@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from aiosmtpd.lmtp import LMTP
@@ -25,6 +25,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, syntax
 from brandproxy.errors import Retryable
 from brandproxy.filters import receiving
 from brandproxy.filters.nexthop import NextHop
+from brandproxy.filters.peers import address_of
+from brandproxy.grants import Grant
 
 _PATH = re.compile(  # no control characters: they would be a second command at the next hop
     r'(?P<verb>FROM|TO):\s*(?P<path><(?:"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*"|[^">\x00-\x1f\x7f])*>)(?P<rest>.*)',
@@ -71,7 +73,8 @@ class Conversation(SMTP):
         self._front = handler
         self.transaction: Transaction | None = None
         self.hop: NextHop | None = None
-        self.tenant = ""  # of the API key logged in with
+        self.key: Grant | None = None  # of the API key logged in with
+        self.address: IPv4Address | IPv6Address | None = None  # of the connection; None for UNIX sockets
         self.xclient: dict[str, str] = {}
         self.xforward: dict[str, str] = {}
         self._working = False
@@ -92,16 +95,22 @@ class Conversation(SMTP):
             self.transport.write(b"421 4.3.2 going down, come back later\r\n")
             self.transport.close()
 
-    def trusted(self) -> bool:
-        """The client's own address lies in `mail.networks`; a UNIX socket's does."""
-        assert self.session is not None
-        peer: Any = self.session.peer  # a text for UNIX sockets
-        return not isinstance(peer, tuple) or bool(self._front.trusts(ip_address(peer[0].partition("%")[0])))
+    @property
+    def client(self) -> IPv4Address | IPv6Address | None:
+        """The client's address: of the connection, or what XCLIENT said instead; None when it did not know."""
+        return _address(plain(self.xclient["ADDR"])) if "ADDR" in self.xclient else self.address
+
+    @property
+    def login(self) -> str:
+        """Who logged in at the mail server in front, as it says."""
+        return plain(self.xclient.get("LOGIN", ""))
 
     def connection_made(self, transport: Any) -> None:
         """Also after STARTTLS: what was said in the clear before, and by whom, is forgotten (RFC 3207 §4.2)."""
         super().connection_made(transport)
-        self.tenant, self.xclient, self.xforward = "", {}, {}
+        assert self.session is not None
+        self.address = address_of(self.session.peer)
+        self.key, self.xclient, self.xforward = None, {}, {}
         self.leave_hop()
         self._front.conversations.add(self)
 
@@ -215,19 +224,19 @@ class Conversation(SMTP):
         if not result.success:
             return result
         try:
-            tenant = await self._front.login(result.auth_data)
+            grant = await self._front.login(result.auth_data)
         except Retryable:
             await self.push("454 4.7.0 try again later")  # RFC 4954 §6
             return AuthResult(success=False, handled=True)
-        if tenant is None:
+        if grant is None:
             return AuthResult(success=False, handled=False)
-        self.tenant = tenant
+        self.key = grant
         return result
 
     @syntax("XFORWARD attribute=value…")
     async def smtp_XFORWARD(self, arg: str) -> None:
         """https://www.postfix.org/XFORWARD_README.html: for the log of the next hop."""
-        if not self.trusted():
+        if not self._front.may_forward(self):
             await self.push("550 5.7.1 not from here")
         elif self.underway:
             await self.push("503 5.5.1 MAIL transaction in progress")
@@ -237,8 +246,11 @@ class Conversation(SMTP):
 
     @syntax("XCLIENT attribute=value…")
     async def smtp_XCLIENT(self, arg: str) -> None:
-        """https://www.postfix.org/XCLIENT_README.html: the session starts anew as that client's."""
-        if not self.trusted():
+        """https://www.postfix.org/XCLIENT_README.html: the session starts anew as that client's.
+
+        It has that client's rights from then on, and no others: what it had logged in with is forgotten.
+        """
+        if not self._front.may_xclient(self):
             await self.push("550 5.7.1 not from here")
         elif self.underway:
             await self.push("503 5.5.1 MAIL transaction in progress")
@@ -247,7 +259,7 @@ class Conversation(SMTP):
             self.leave_hop()  # it was told of another client
             self._set_rset_state()  # type: ignore[no-untyped-call]
             assert self.session is not None
-            self.session.host_name = None
+            self.session.host_name, self.session.authenticated, self.key = None, False, None
             await self.push(f"220 {self.hostname} {self.__ident__}")
 
 
@@ -270,6 +282,14 @@ def _attributes(arg: str, known: tuple[str, ...]) -> dict[str, str]:
         for name, equals, value in pairs
         if equals and name.upper() in known and value.isprintable()
     }
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """XCLIENT's form of an address."""
+    try:
+        return ip_address(text[5:] if text.upper().startswith("IPV6:") else text)
+    except ValueError:
+        return None
 
 
 def plain(xtext: str) -> str:

@@ -23,7 +23,11 @@ HTML = (
 
 @asynccontextmanager
 async def installation(data: Path, **mail: object) -> AsyncIterator[Context]:
-    """Tenant `acme` with the live host links.acme.example; `mail` are settings of that section."""
+    """Tenant `acme` with the live host links.acme.example; `mail` are settings of that section.
+
+    The listeners are a pipeline of the tests' own unless `mail` says otherwise.
+    """
+    mail = {"listeners": {"smtp": "*", "lmtp": "*", "milter": "*"}} | mail
     settings = Settings(data=data, mail=mail)  # type: ignore[arg-type]
     async with open_context(settings, actor="test") as context:
         await context.registry.add_tenant("acme")

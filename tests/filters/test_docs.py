@@ -78,9 +78,9 @@ async def test_the_django_example_sends_the_tenants_links(tmp_path: Path) -> Non
 async def test_the_flask_example_sends_the_tenants_links_through_the_proxy(tmp_path: Path) -> None:
     port = free_port()
     async with start_sink() as sink:
-        settings = {"smtp": f"127.0.0.1:{port}", "next_hop": f"127.0.0.1:{sink.port}"}
+        settings = {"smtp": "", "listeners": {f"smtp:127.0.0.1:{port}": "*"}, "next_hop": f"127.0.0.1:{sink.port}"}
         async with installation(tmp_path, **settings) as context, running(smtp.run, context):
-            send: Callable[..., None] = run(FLASK.replace("8025", str(port)))["send"]
+            send: Callable[..., None] = run(FLASK.replace("8026", str(port)))["send"]
             await asyncio.to_thread(send, "you@example.org", "Spring", PAGE)
         message = sink.received[0].message
         assert b"https://links.acme.example/c/" in message

@@ -44,7 +44,10 @@ class Filter:
 
     def __init__(self, data: Path, command: str, port: int, options: tuple[str, ...]) -> None:
         self._call = [sys.executable, "-m", "brandproxy", command, "--listen", f"127.0.0.1:{port}", *options]
-        self._environment = os.environ | {"BRANDPROXY_DATA": str(data)}
+        self._environment = os.environ | {
+            "BRANDPROXY_DATA": str(data),
+            "BRANDPROXY_MAIL_LISTENERS": '{"smtp": "*", "milter": "*"}',
+        }
         self._port = port
 
     def start(self) -> None:

@@ -31,7 +31,8 @@ BRANDED = "https://links.acme.example/c/"
 
 @pytest.fixture
 async def context(tmp_path: Path, port: int) -> AsyncIterator[Context]:
-    async with installation(tmp_path, milter=f"127.0.0.1:{port}") as context, running(milter.run, context):
+    settings = {"milter": f"127.0.0.1:{port}", "logins": {"shop": "acme"}}
+    async with installation(tmp_path, **settings) as context, running(milter.run, context):
         yield context
 
 
@@ -128,7 +129,7 @@ async def test_a_tenant_that_cannot_be_is_nobody(context: Context, port: int, na
 
 
 async def test_the_authenticated_user_names_the_tenant(tmp_path: Path, port: int) -> None:
-    settings = {"milter": f"127.0.0.1:{port}", "tenants": {"shop": "acme"}}
+    settings = {"milter": f"127.0.0.1:{port}", "listeners": {}, "logins": {"shop": "acme"}}
     others = HTML.replace(b"acme.example", b"example.net")
 
     def work(server: MilterConnection) -> tuple[Replies, Replies]:
@@ -262,7 +263,7 @@ async def test_a_fault_of_ours_lets_the_mail_pass_and_is_counted(
     assert counted() == before + 1
 
 
-@pytest.mark.parametrize("part", ["filters.control.read", "filters.lookup.Lookup.tenant"])
+@pytest.mark.parametrize("part", ["filters.control.read", "filters.lookup.Lookup.decide"])
 async def test_a_fault_before_we_know_whose_it_is_puts_no_mail_off(
     context: Context, port: int, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -193,7 +193,13 @@ async def test_only_an_answer_that_takes_the_message_takes_it(tmp_path: Path, fi
 
 
 async def test_who_was_somebody_is_nobody_when_said_so(tmp_path: Path) -> None:
-    async with start_sink() as sink, proxy(tmp_path, sink, tenants={"shop one": "acme"}) as (_, port):
+    async with (
+        start_sink() as sink,
+        proxy(tmp_path, sink, listeners={}, logins={"shop one": "acme"}, xclient_networks=("127.0.0.1",)) as (
+            _,
+            port,
+        ),
+    ):
         mail = (
             b"MAIL FROM:<a@example.net>",
             b"RCPT TO:<b@example.org>",
@@ -222,7 +228,13 @@ async def with_tls(tmp_path: Path, sink: Sink, **mail: object) -> AsyncIterator[
 
 async def test_what_was_said_before_tls_counts_for_nothing_after_it(tmp_path: Path) -> None:
     """RFC 3207 §4.2 and the injection of CVE-2011-0411: a man in the middle speaks before the encryption."""
-    async with start_sink() as sink, with_tls(tmp_path, sink, tenants={"shop": "acme"}) as (port, trust):
+    async with (
+        start_sink() as sink,
+        with_tls(tmp_path, sink, listeners={}, logins={"shop": "acme"}, xclient_networks=("127.0.0.1",)) as (
+            port,
+            trust,
+        ),
+    ):
 
         def work(peer: Raw) -> None:
             peer.say(b"EHLO x", b"XCLIENT LOGIN=shop", b"EHLO x")
