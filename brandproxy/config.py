@@ -52,16 +52,8 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
-GrantSetting = Annotated[grants.Grant, BeforeValidator(grants.grant)]
-
-
-def _peers(value: tuple[str, ...]) -> tuple[str, ...]:
-    for text in value:
-        grants.network(text)  # raises ValueError naming the wrong one
-    return value
-
-
-Peers = Annotated[tuple[str, ...], AfterValidator(_peers)]
+Peers = Annotated[tuple[str, ...], AfterValidator(grants.peers)]
+Grants = dict[str, Annotated[grants.Grant, BeforeValidator(grants.grant)]]
 
 
 class Edge(_Section):
@@ -186,15 +178,15 @@ class Mail(_Section):
     copies: Literal["shared", "recipient"] = Field(
         "shared", description="`recipient`: one copy each, with links of his own (LMTP, or SMTP one at a time)"
     )
-    logins: dict[str, GrantSetting] = Field(
+    logins: Annotated[Grants, AfterValidator(grants.logins)] = Field(
         {}, description="login at the mail server (`user`, `user@domain`, `*@domain`) to what it may send for"
     )
-    listeners: dict[str, GrantSetting] = Field(
+    listeners: Annotated[Grants, AfterValidator(grants.listeners)] = Field(
         {},
         description="`smtp`, `lmtp`, `milter`, or one more address (`smtp:127.0.0.1:8101`), to what mail without"
         ' a login may be that comes there; `"*"`: it is my own pipeline and may name any tenant',
     )
-    peers: dict[str, GrantSetting] = Field(
+    peers: Annotated[Grants, AfterValidator(grants.peers)] = Field(
         {}, description="client's network to what mail without a login may be that comes from there"
     )
     on_failure: Literal["tempfail", "pass"] = Field(
@@ -221,24 +213,6 @@ class Mail(_Section):
     @classmethod
     def _read_old_names(cls, given: Any) -> Any:
         return grants.renamed(given) if isinstance(given, dict) else given
-
-    @field_validator("logins")
-    @classmethod
-    def _are_logins(cls, value: dict[str, grants.Grant]) -> dict[str, grants.Grant]:
-        return {grants.login(name): grant for name, grant in value.items()}
-
-    @field_validator("peers")
-    @classmethod
-    def _are_networks(cls, value: dict[str, grants.Grant]) -> dict[str, grants.Grant]:
-        _peers(tuple(value))
-        return value
-
-    @field_validator("listeners")
-    @classmethod
-    def _are_listeners(cls, value: dict[str, grants.Grant]) -> dict[str, grants.Grant]:
-        for name in value:
-            _address(grants.listener(name)[1])
-        return value
 
 
 class Certs(_Section):

@@ -7,10 +7,10 @@ a namespace of their own, `user`, `user@domain` or `*@domain`: they are never co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 ANY = "*"
 UNIX = "unix"  # as a peer: who comes by a UNIX socket
@@ -92,6 +92,31 @@ Network = IPv4Network | IPv6Network
 def network(text: str) -> Network | None:
     """A network, or None for `unix`. Raises ValueError."""
     return None if text == UNIX else ip_network(text)
+
+
+Listed = TypeVar("Listed", bound=Iterable[str])
+
+
+def peers(texts: Listed) -> Listed:
+    """As they are. Raises ValueError naming the one that is no network."""
+    for text in texts:
+        network(text)
+    return texts
+
+
+def logins(entries: dict[str, Grant]) -> dict[str, Grant]:
+    """By their logins as these are compared. Raises ValueError."""
+    return {login(pattern): found for pattern, found in entries.items()}
+
+
+def listeners(entries: dict[str, Grant]) -> dict[str, Grant]:
+    """As they are. Raises ValueError."""
+    for name in entries:
+        _, where = listener(name)
+        port = where.rpartition(":")[2]
+        if where and not where.startswith("unix:") and not (port.isdecimal() and int(port) < 1 << 16):
+            raise ValueError(f"{where!r} is not host:port, [::1]:port or unix:PATH")
+    return entries
 
 
 def listener(name: str) -> tuple[str, str]:
