@@ -13,6 +13,7 @@ from brandproxy.values import PATTERN, WEB, Many, Text, Whole
 
 Seconds = Annotated[int, Whole(0, 253_402_300_799)]  # since 1970; the last one of the year 9999
 Name = Annotated[str, Text(200)]  # shown to people
+Home = Annotated[str, Text(2048, WEB)]
 Patterns = Annotated[tuple[Annotated[str, Text(500, PATTERN)], ...], Many(1000)]
 Document = Annotated[str, Text(131_072, r"[^\x00]*")]  # Apple reads 128 KiB of an app-site association
 
@@ -66,6 +67,9 @@ class Origin:
     variant: Annotated[str, Text(100)] = ""
 
 
+Origins = Annotated[tuple[Origin, ...], Many(100)]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the filter does for a tenant. Patterns are `host/path` globs, e.g. `*.acme.com/account/*`."""
@@ -112,8 +116,8 @@ class Tenant:
     keys: tuple[SigningKey, ...]
     name: Name = ""
     policy: Policy = Policy()
-    origins: Annotated[tuple[Origin, ...], Many(100)] = ()
-    home: Annotated[str, Text(2048, WEB)] = ""
+    origins: Origins = ()
+    home: Home = ""
     apple_app_site_association: Document = ""  # JSON body for app links, served as is
     assetlinks: Document = ""
     created_at: Seconds = 0

@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from brandproxy.config import Settings
-from brandproxy.core import domains, names
+from brandproxy.core import domains, names, urls
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import Host, HostState, Policy, SigningKey, Tenant
@@ -119,7 +119,9 @@ class Registry:
             nonlocal days
             before = self.codec.tenant(entry.key, entry.value)
             days = before.policy.keep_days
-            return change(before)
+            after = change(before)
+            _check(before, after)
+            return after
 
         tenant = await self._change(keys.tenant(slug), changed, f"tenant {slug!r}")
         if tenant.policy.keep_days != days:
@@ -331,6 +333,20 @@ class Registry:
             record = change(entry)
             if await self.store.replace(key, self.codec.dump(record), entry.version):  # type: ignore[arg-type]
                 return record
+
+
+def _check(before: Tenant, after: Tenant) -> None:
+    """What a form cannot say, of what is new. Raises BadInput."""
+    if after.home not in ("", before.home) and (reason := urls.refusal(after.home)):
+        raise BadInput(f"home {after.home[:80]!r}: {reason}", "Give an http(s) address people can open.")
+    for name in ("apple_app_site_association", "assetlinks"):
+        text = getattr(after, name)
+        if text in ("", getattr(before, name)):
+            continue
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{name} is not JSON: {str(error)[:200]}", "Phones read the file as JSON.") from error
 
 
 def _require_same(host: Host, seen: Host | None) -> None:

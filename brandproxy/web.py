@@ -7,7 +7,7 @@ The composition root puts on the app's state: `context`; `control_key`, the key 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -69,6 +69,19 @@ def require_operator(who: Principal) -> None:
     """Raises Forbidden for a tenant's key."""
     if who.tenant is not None:
         raise Forbidden("this is for the operator's keys only")
+
+
+def single(request: Request, names: Collection[str]) -> dict[str, str]:
+    """The query parameters, each known and given once. Raises BadInput."""
+    asked: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in names:
+            known = f"Known: {', '.join(sorted(names))}." if names else "There are none."
+            raise BadInput(f"no parameter {name[:40]!r} here", known)
+        if name in asked:
+            raise BadInput(f"parameter {name} is given twice", "Give it once.")
+        asked[name] = value
+    return asked
 
 
 def problem(status: int, title: str, detail: str = "", action: str = "") -> Response:

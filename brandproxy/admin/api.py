@@ -8,13 +8,13 @@ that was just made, which is shown that once.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
-from brandproxy import access, blocks, web
+from brandproxy import access, blocks, bodies, web
 from brandproxy.admin import assets
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
@@ -49,6 +49,7 @@ from brandproxy.store import Entry, keys
 from brandproxy.store.records import readable
 
 _PAGE = 500
+_CHANGEABLE = tuple(field.name for field in fields(TenantChange))
 _AUDIT = TypeAdapter(AuditEntry)
 
 
@@ -86,14 +87,19 @@ async def show_tenant(call: Call) -> TenantView:
 
 
 async def change_tenant(call: Call) -> TenantView:
-    slug, wanted = _slug(call), call.body
-    if wanted.origins is not None:
+    slug, patch = _slug(call), call.body
+    if "origins" in patch:
         call.operator()  # an origin names what our own machines read
-        for origin in wanted.origins:
+
+    def change(tenant: Tenant) -> Tenant:
+        present = TenantChange(**{name: getattr(tenant, name) for name in _CHANGEABLE})
+        wanted = bodies.merged(present, patch)
+        for origin in wanted.origins if "origins" in patch else ():
             origins.check(origin, call.context.settings.assets.hosts)
-    fields = {name: value for name, value in vars(wanted).items() if value is not None}
-    what = f"tenant.change {', '.join(sorted(fields)) or 'nothing'}"
-    return _view(await call.registry.change_tenant(slug, lambda tenant: replace(tenant, **fields), what))
+        return replace(tenant, **{name: getattr(wanted, name) for name in _CHANGEABLE})
+
+    what = f"tenant.change {', '.join(name for name in _CHANGEABLE if name in patch) or 'nothing'}"
+    return _view(await call.registry.change_tenant(slug, change, what))
 
 
 async def remove_tenant(call: Call) -> None:

@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from brandproxy import web
+from brandproxy import bodies, web
 from brandproxy.access import Principal, Scope
 from brandproxy.context import Context
 from brandproxy.errors import BadInput
 from brandproxy.guard import Guarded, Handler, Rule
 from brandproxy.tenants import Registry
 
-_MAX_BODY = 256 * 1024
+_PATCH = ("application/merge-patch+json", "application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class Operation:
     """`takes` and `gives` are types pydantic understands; None: no body. `query`: name -> description.
 
     `scope` is what a key needs for it, `operator` whether it is for operators' keys alone; `guard` asks for both.
+
+    A PATCH takes a JSON Merge Patch (RFC 7396) onto `takes`, a dataclass with a default for each field; `run` gets
+    the patch and merges it with `bodies.merged`.
     """
 
     method: str
@@ -82,8 +85,11 @@ def _route(context: Context, path: str, operations: list[Operation]) -> Guarded:
 
 
 async def _answer(context: Context, operation: Operation, request: Request, who: Principal) -> Response:
-    body = _parse(operation.takes, await _read(request)) if operation.takes is not None else None
-    given = await operation.run(Call(context, who, request.path_params, dict(request.query_params), body))
+    query = web.single(request, {name for name, _ in operation.query})
+    if operation.method == "PATCH" and (refused := _not_a_patch(request)):
+        return refused
+    body = _body(operation, await bodies.read(request))
+    given = await operation.run(Call(context, who, request.path_params, query, body))
     if operation.gives is None:
         return Response(status_code=204)
     content = TypeAdapter(operation.gives).dump_json(given)
@@ -91,21 +97,22 @@ async def _answer(context: Context, operation: Operation, request: Request, who:
     return Response(content, operation.status, headers, media_type="application/json")
 
 
-async def _read(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise BadInput("the body is too long", f"Send at most {_MAX_BODY} bytes.")
-    return body
+def _body(operation: Operation, body: bytes) -> Any:
+    if operation.takes is None:
+        if body.strip() not in (b"", b"{}", b"null"):
+            raise BadInput("this takes no body", "Leave it out; `/openapi.json` describes what each path takes.")
+        return None
+    return bodies.patch(body) if operation.method == "PATCH" else bodies.parse(operation.takes, body)
 
 
-def _parse(kind: Any, body: bytes) -> Any:
-    try:
-        return TypeAdapter(kind).validate_json(body)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
-        raise BadInput(faults, "Send JSON as `/openapi.json` describes it.") from error
+def _not_a_patch(request: Request) -> Response | None:
+    """RFC 5789 §2.2: another patch format is refused with the ones we take; so is none by name."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in _PATCH or not media.endswith("+json"):
+        return None
+    refused = web.problem(415, f"{media[:80]} is no format of ours", "", f"Send {_PATCH[0]} (RFC 7396).")
+    refused.headers["Accept-Patch"] = ", ".join(_PATCH)
+    return refused
 
 
 def path_items(operations: Sequence[Operation], tag: str) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _describe(operation: Operation, tag: str) -> dict[str, Any]:
     }
     described["responses"] |= {str(code): _problem(title) for code, title in _failures(operation)}
     if operation.takes is not None:
-        described["requestBody"] = {"required": True, "content": _json(operation.takes, "validation")}
+        described["requestBody"] = {"required": True, "content": _taken(operation)}
     return described
 
 
@@ -161,6 +168,32 @@ def _problem(title: str) -> dict[str, Any]:
         },
     }
     return {"description": title, "content": {"application/problem+json": {"schema": schema}}}
+
+
+def _taken(operation: Operation) -> dict[str, Any]:
+    content = _json(operation.takes, "validation")
+    schema = _closed(content["application/json"]["schema"])
+    if operation.method == "PATCH":
+        return {media: {"schema": _patching(schema)} for media in _PATCH}
+    return {"application/json": {"schema": schema}}
+
+
+def _closed(schema: Any) -> Any:
+    """The schema as it is held: fields that are not named are refused."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+    return {key: _closed(value) for key, value in schema.items()} | closed
+
+
+def _patching(schema: dict[str, Any]) -> dict[str, Any]:
+    """The merge patches of an object: every field may be left out or null."""
+    if schema.get("type") != "object":
+        return {name: value for name, value in schema.items() if name != "default"}
+    fields = {name: {"anyOf": [_patching(one), {"type": "null"}]} for name, one in schema["properties"].items()}
+    return {"type": "object", "properties": fields, "additionalProperties": False}
 
 
 def _json(kind: Any, mode: Any) -> dict[str, Any]:

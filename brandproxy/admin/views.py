@@ -11,8 +11,11 @@ from brandproxy.access import MAX_OVERLAP
 from brandproxy.certs.status import CertStatus
 from brandproxy.core.alignment import Alignment
 from brandproxy.core.records import Finding
-from brandproxy.model import BlockKind, Host, Origin, Policy
+from brandproxy.model import BlockKind, Document, Home, Host, Name, Origins, Policy
 from brandproxy.onboarding.report import Line
+from brandproxy.values import Text
+
+Reasons = Annotated[str, Text(500)]
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,12 @@ class KeyView:
 @dataclass(frozen=True)
 class TenantView:
     slug: str
-    name: str
+    name: Name
     policy: Policy
-    origins: tuple[Origin, ...]
-    home: str
-    apple_app_site_association: str
-    assetlinks: str
+    origins: Origins
+    home: Home
+    apple_app_site_association: Document
+    assetlinks: Document
     created_at: int
     keys: tuple[KeyView, ...]
 
@@ -40,20 +43,20 @@ class TenantView:
 @dataclass(frozen=True)
 class NewTenant:
     slug: str
-    name: str = ""
+    name: Name = ""
     policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)
 class TenantChange:
-    """Fields left out stay as they are."""
+    """What of a tenant can be changed, by a merge patch: fields left out stay, also inside `policy`."""
 
-    name: str | None = None
-    policy: Policy | None = None
-    origins: tuple[Origin, ...] | None = None
-    home: str | None = None
-    apple_app_site_association: str | None = None
-    assetlinks: str | None = None
+    name: Name = ""
+    policy: Policy = field(default_factory=Policy)
+    origins: Origins = ()
+    home: Home = ""
+    apple_app_site_association: Document = ""
+    assetlinks: Document = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Reason:
-    reason: str = "by the operator"
+    reason: Reasons = "by the operator"
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class NewBlock:
     kind: BlockKind
     value: str
     tenant: str = ""
-    reason: str = ""
+    reason: Reasons = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from brandproxy.access import Principal
 from brandproxy.engines import Engine
 from brandproxy.errors import BadInput
-from brandproxy.web import require_tenant
+from brandproxy.web import require_tenant, single
 
 DEFAULT_DAYS = 30
 KINDS = ("click", "open", "unsubscribe")
@@ -85,18 +85,6 @@ def tenant_of(request: Request, who: Principal) -> str:
     tenant = single(request, {"tenant"}).get("tenant", who.tenant or "")
     require_tenant(who, tenant)
     return _text("tenant", tenant)
-
-
-def single(request: Request, names: set[str]) -> dict[str, str]:
-    """The query parameters, each known and given once. Raises BadInput."""
-    asked: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in names:
-            raise BadInput(f"no parameter {name[:40]!r} here", f"Known: {', '.join(sorted(names))}.")
-        if name in asked:
-            raise BadInput(f"parameter {name} is given twice")
-        asked[name] = value
-    return asked
 
 
 def _parse(asked: Mapping[str, str], now: datetime) -> Filter:

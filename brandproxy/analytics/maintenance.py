@@ -16,12 +16,13 @@ from starlette.responses import JSONResponse, Response
 
 from brandproxy.access import Principal
 from brandproxy.analytics import export, upkeep
-from brandproxy.analytics.filters import Filter, of_request, single, tenant_of
+from brandproxy.analytics.filters import Filter, of_request, tenant_of
 from brandproxy.context import Context
 from brandproxy.core.neighbours import Neighbours
 from brandproxy.engines import Engine
 from brandproxy.guard import Handler
 from brandproxy.model import Event
+from brandproxy.web import single
 
 _EVENT = tuple(Event.__dataclass_fields__)
 

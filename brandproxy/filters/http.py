@@ -30,6 +30,7 @@ from brandproxy.model import References
 
 _PIECE = 1 << 18
 _TYPE = "message/rfc822"
+_QUERY = ("tenant", "campaign", "message", "recipient")
 
 
 def routes(context: Context) -> list[BaseRoute]:
@@ -40,7 +41,7 @@ def routes(context: Context) -> list[BaseRoute]:
         if request.headers.get("content-type", _TYPE).partition(";")[0].strip().lower() != _TYPE:
             return web.problem(415, "the body is not a message", action=f"Send it as Content-Type: {_TYPE}.")
         pipeline.check_load("http")
-        query = request.query_params
+        query = web.single(request, _QUERY)
         tenant = who.tenant or query.get("tenant", "")
         web.require_tenant(who, query.get("tenant", tenant))
         references = References(

@@ -10,9 +10,6 @@ import pytest
 from brandproxy.context import Context
 from brandproxy.model import Origin
 from brandproxy.store import keys
-from tests.admin.test_api import acme, client, context, operator
-
-__all__ = ["acme", "client", "context", "operator"]
 
 PUBLIC = "https://media.acme.example/"
 

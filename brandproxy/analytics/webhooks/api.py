@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from brandproxy import bodies
 from brandproxy.access import Principal, Scope
 from brandproxy.analytics.queries import iso
 from brandproxy.context import Context
-from brandproxy.errors import BadInput, NotFound
+from brandproxy.errors import NotFound
 from brandproxy.guard import Rule, described
-from brandproxy.web import problems, require_tenant
+from brandproxy.web import problems, require_tenant, single
 from brandproxy.webhooks.book import EVENTS, GROUPS, KINDS, Batch, Book, Webhook
 
 _MAX_BODY = 16384
@@ -60,6 +61,7 @@ def routes(context: Context) -> list[BaseRoute]:
 
 
 async def _answer(context: Context, work: Work, request: Request, who: Principal) -> Response:
+    single(request, ())
     response = await work(context, request, who)
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -70,16 +72,7 @@ async def _list(context: Context, request: Request, who: Principal) -> Response:
 
 
 async def _add(context: Context, request: Request, who: Principal) -> Response:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise BadInput("the body is too long")
-    try:
-        new = _NEW.validate_json(body)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
-        raise BadInput(faults) from error
+    new: NewWebhook = bodies.parse(NewWebhook, await bodies.read(request, _MAX_BODY))
     if set(new.kinds) & set(EVENTS):
         who.require(Scope.ANALYTICS_READ)  # it sends them to whoever the URL names
     tenant = new.tenant or who.tenant or ""
