@@ -229,7 +229,7 @@ async def test_the_certificate_is_checked_for_the_name_and_not_for_the_address()
         site.replies = [moved(f"http://127.0.0.1:{site.port}/")]
         with pytest.raises(FetchRefused, match="https to http"):
             await fetcher.request("GET", f"https://media.acme.test:{site.port}/", redirects=1)
-    assert names == ["media.acme.test", "other.acme.test"]
+    assert names == ["media.acme.test", "other.acme.test", "media.acme.test"]
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def check(
         origin = next((one for one in tenant.origins if one.name == name), None)
         if origin is None:
             raise NotFound(f"tenant {slug!r} has no origin {name!r}", f"See `brandproxy origin list {slug}`.")
-        return await _try(context, origin, path)
+        return await _try(context, slug, origin, path)
 
     results = with_context(work)
     if json:
@@ -172,7 +172,7 @@ def view(origin: Origin) -> dict[str, object]:
     return data
 
 
-async def _try(context: Any, origin: Origin, path: str) -> list[tuple[str, str, bool]]:
+async def _try(context: Any, slug: str, origin: Origin, path: str) -> list[tuple[str, str, bool]]:
     """(URL, what it answered, whether that is right) of the origin's storage and its failover."""
     from brandproxy.fetch import open_fetcher
     from brandproxy.storage.base import ObjectMissing, StorageFailed, Want
@@ -185,7 +185,7 @@ async def _try(context: Any, origin: Origin, path: str) -> list[tuple[str, str, 
             start = time.monotonic()
             try:
                 one = replace(origin, url=url, failover="")
-                async with origins.open(one, path or "brandproxy-check", Want()) as opened:
+                async with origins.open(slug, one, path or "brandproxy-check", Want()) as opened:
                     size = sum([len(chunk) async for chunk in opened.chunks]) if opened else 0
                 text, good = f"{size} bytes in {(time.monotonic() - start) * 1000:.0f} ms", True
             except ObjectMissing as error:

@@ -161,8 +161,8 @@ class Assets:
 
     async def _get(self, origin: Origin, key: Key) -> tuple[Body, str]:
         if not key.variant:
-            load = partial(self._origins.open, origin, key.path)
-            return await self.cache.get(key, load, self._origins.near(origin))
+            load = partial(self._origins.open, key.tenant, origin, key.path)
+            return await self.cache.get(key, load, self._origins.near(key.tenant, origin))
 
         async def original() -> Body:
             return (await self._get(origin, replace(key, variant="")))[0]

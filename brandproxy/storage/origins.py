@@ -61,7 +61,10 @@ class Health:
 
 
 class Origins:
-    """Opens objects of origins; keeps one Source and one Health a URL."""
+    """Opens objects of tenants' origins; keeps one Source and one Health for each tenant and URL.
+
+    `tenant` is the slug of the tenant whose origin it is: tenants that name the same storage share nothing.
+    """
 
     def __init__(
         self, settings: Settings, fetcher: Fetcher, seal: Seal, now: Callable[[], float] = time.monotonic
@@ -70,20 +73,20 @@ class Origins:
         self._fetcher = fetcher
         self._seal = seal
         self._now = now
-        self._sources: dict[tuple[str, str], tuple[Source, Health]] = {}
+        self._sources: dict[tuple[str, str, str], tuple[Source, Health]] = {}
 
-    def near(self, origin: Origin) -> bool:
+    def near(self, tenant: str, origin: Origin) -> bool:
         """Whether the origin's storage is this machine's own."""
-        return self._source(origin.url, origin.sealed)[0].near
+        return self._source(tenant, origin.url, origin.sealed)[0].near
 
-    def health(self, origin: Origin) -> list[tuple[str, Health]]:
+    def health(self, tenant: str, origin: Origin) -> list[tuple[str, Health]]:
         """(URL, health) of the origin's own storage and of its failover."""
-        return [(url, self._source(url, origin.sealed)[1]) for url in urls(origin)]
+        return [(url, self._source(tenant, url, origin.sealed)[1]) for url in urls(origin)]
 
     @asynccontextmanager
-    async def open(self, origin: Origin, path: str, want: Want) -> AsyncIterator[Found | None]:
+    async def open(self, tenant: str, origin: Origin, path: str, want: Want) -> AsyncIterator[Found | None]:
         """See Source.open. A failure while the body is read is not failed over: its bytes are gone out."""
-        choices = [self._source(url, origin.sealed) for url in urls(origin)]
+        choices = [self._source(tenant, url, origin.sealed) for url in urls(origin)]
         willing = [choice for choice in choices if not choice[1].pausing(self._now())] or choices[:1]
         for position, (source, health) in enumerate(willing):
             opened = False
@@ -101,26 +104,26 @@ class Origins:
             except StorageFailed as error:
                 health.failed(str(error), self._now())
                 _ASKED["failed"].inc()
-                log.warning("origin %s: %s", origin.name, error)
+                log.warning("origin %s of %s: %s", origin.name, tenant, error)
                 if opened or position == len(willing) - 1:
                     raise
 
-    async def put(self, origin: Origin, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, tenant: str, origin: Origin, key: str, data: bytes, content_type: str) -> None:
         """Store an object in the origin's own storage. Raises StorageFailed."""
-        await self._source(origin.url, origin.sealed)[0].put(key, data, content_type)
+        await self._source(tenant, origin.url, origin.sealed)[0].put(key, data, content_type)
 
-    def _source(self, url: str, sealed: str) -> tuple[Source, Health]:
-        found = self._sources.get((url, sealed))
+    def _source(self, tenant: str, url: str, sealed: str) -> tuple[Source, Health]:
+        found = self._sources.get((tenant, url, sealed))
         if found is None:
             try:
                 options = json.loads(self._seal.open(sealed.encode())) if sealed else {}
-                found = (self._make(url, options), Health())
+                found = (self._make(tenant, url, options), Health())
             except (BrandproxyError, obstore.exceptions.BaseError, ValueError, TypeError) as error:
                 raise StorageFailed(f"{url[:80]} cannot be used: {str(error)[:200]}") from error
-            self._sources[url, sealed] = found
+            self._sources[tenant, url, sealed] = found
         return found
 
-    def _make(self, url: str, options: dict[str, str]) -> Source:
+    def _make(self, tenant: str, url: str, options: dict[str, str]) -> Source:
         check_url(url, self._settings.hosts)
         scheme, limit = urlsplit(url).scheme, self._settings.max_bytes
         if scheme == "file":
@@ -128,9 +131,9 @@ class Origins:
         if scheme == "memory":
             return MemorySource(url)
         if scheme in BUCKETS:
-            return BucketSource(self._fetcher, url, options, limit)
+            return BucketSource(self._fetcher, tenant, url, options, limit)
         # Where hosts are listed, a redirect could lead to one that is not.
-        return WebSource(self._fetcher, url, limit, redirects=0 if self._settings.hosts else 3)
+        return WebSource(self._fetcher, tenant, url, limit, redirects=0 if self._settings.hosts else 3)
 
 
 def urls(origin: Origin) -> tuple[str, ...]:

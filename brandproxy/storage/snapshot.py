@@ -52,13 +52,13 @@ async def _copy(origins: Origins, tenant: Tenant, item: Item) -> Step:
             return Step(item, copy)
     except ObjectMissing:
         pass
-    await origins.put(origin, copy, data, media.by_name(copy))
+    await origins.put(tenant.slug, origin, copy, data, media.by_name(copy))
     return Step(item, copy, written=len(data))
 
 
 async def _whole(origins: Origins, tenant: Tenant, item: Item) -> bytes:
     origin = next(one for one in tenant.origins if one.name == item[0])
-    async with origins.open(origin, item[1], Want()) as found:
+    async with origins.open(tenant.slug, origin, item[1], Want()) as found:
         assert found is not None
         parts: list[bytes] = []
         size = 0

@@ -1,7 +1,7 @@
 """https:// storage, and buckets (s3, gs, az).
 
-Buckets are read through presigned URLs: obstore signs, `fetch` reads. So the address checks, size and time
-caps and the streaming of `fetch` hold for every kind of storage, and there is one reader to keep.
+Buckets are read and written through presigned URLs: obstore signs, `fetch` asks. So the address checks, size and
+time caps, the streaming and the separation of tenants of `fetch` hold for every kind of storage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from email.utils import formatdate, parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import obstore
@@ -25,6 +25,7 @@ from brandproxy.storage.base import Found, ObjectMissing, StorageFailed, Want
 
 BUCKETS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _SIGNED_FOR = timedelta(minutes=10)
+_WRITE_SECONDS = 120.0
 # What says more about storage than about the object. (403 is what S3 says of an absent key to those who may not
 # list the bucket.)
 _FAILED = (401, 407, 408, 421, 425, 429)
@@ -35,8 +36,8 @@ class WebSource:
 
     near = False
 
-    def __init__(self, fetcher: Fetcher, prefix: str, max_bytes: int, redirects: int = 3) -> None:
-        self._fetcher = fetcher
+    def __init__(self, fetcher: Fetcher, tenant: str, prefix: str, max_bytes: int, redirects: int = 3) -> None:
+        self._fetcher, self._tenant = fetcher, tenant
         self._prefix = prefix
         self._max_bytes = max_bytes
         self._redirects = redirects
@@ -47,7 +48,7 @@ class WebSource:
         if relative is None:
             raise ObjectMissing("the path leaves its origin")
         url = self._prefix + relative
-        async with read(self._fetcher, url, want, self._max_bytes, self._redirects) as found:
+        async with read(self._fetcher, self._tenant, url, want, self._max_bytes, self._redirects) as found:
             yield found
 
     async def put(self, key: str, data: bytes, content_type: str) -> None:
@@ -60,36 +61,46 @@ class BucketSource:
 
     near = False
 
-    def __init__(self, fetcher: Fetcher, url: str, options: dict[str, str], max_bytes: int) -> None:
-        self._fetcher = fetcher
+    def __init__(self, fetcher: Fetcher, tenant: str, url: str, options: dict[str, str], max_bytes: int) -> None:
+        self._fetcher, self._tenant = fetcher, tenant
+        self._kind = url.partition(":")[0]
         self._max_bytes = max_bytes
-        self.store: Any = BUCKETS[url.partition(":")[0]].from_url(
-            url, client_options={"allow_http": True}, **options
-        )
+        self.store: Any = BUCKETS[self._kind].from_url(url, client_options={"allow_http": True}, **options)
 
     @asynccontextmanager
     async def open(self, path: str, want: Want) -> AsyncIterator[Found | None]:
         key = objects.key(path)
         if key is None:
             raise ObjectMissing("the path leaves its origin")
-        try:
-            url = await obstore.sign_async(self.store, "GET", key, _SIGNED_FOR)
-        except obstore.exceptions.BaseError as error:
-            raise StorageFailed(f"cannot sign: {str(error)[:200]}") from error
-        async with read(self._fetcher, url, want, self._max_bytes) as found:
+        url = await self._signed("GET", key)
+        async with read(self._fetcher, self._tenant, url, want, self._max_bytes) as found:
             yield found
 
     async def put(self, key: str, data: bytes, content_type: str) -> None:
-        kinds = {"Content-Type": content_type} if content_type else {}
+        headers = {"content-type": content_type} if content_type else {}
+        if self._kind == "az":
+            headers["x-ms-blob-type"] = "BlockBlob"  # Azure's Put Blob wants it
+        url = await self._signed("PUT", key)
         try:
-            await obstore.put_async(self.store, key, data, attributes=kinds)
+            answer = await self._fetcher.request(
+                "PUT", url, tenant=self._tenant, content=data, headers=headers, seconds=_WRITE_SECONDS
+            )
+        except (FetchRefused, FetchTooLarge, FetchFailed) as error:
+            raise StorageFailed(f"cannot write: {error}") from error
+        if not 200 <= answer.status < 300:
+            raise StorageFailed(f"cannot write: storage answers {answer.status}")
+
+    async def _signed(self, method: Literal["GET", "PUT"], key: str) -> str:
+        try:
+            url: str = await obstore.sign_async(self.store, method, key, _SIGNED_FOR)
+            return url
         except (obstore.exceptions.BaseError, OSError) as error:
-            raise StorageFailed(f"cannot write: {str(error)[:200]}") from error
+            raise StorageFailed(f"cannot sign: {str(error)[:200]}") from error
 
 
 @asynccontextmanager
 async def read(
-    fetcher: Fetcher, url: str, want: Want, max_bytes: int, redirects: int = 0
+    fetcher: Fetcher, tenant: str, url: str, want: Want, max_bytes: int, redirects: int = 0
 ) -> AsyncIterator[Found | None]:
     """One object over HTTP; None: not changed."""
     headers = {"accept-encoding": want.coding or "identity"}
@@ -98,7 +109,7 @@ async def read(
     elif want.modified:
         headers["if-modified-since"] = formatdate(want.modified, usegmt=True)
     try:
-        async with fetcher.stream("GET", url, headers=headers, redirects=redirects) as answer:
+        async with fetcher.stream("GET", url, tenant=tenant, headers=headers, redirects=redirects) as answer:
             if answer.status == 304 and (want.etag or want.modified):
                 yield None
             elif answer.status == 200:

@@ -173,7 +173,13 @@ class Delivery:
         }
         try:
             answer = await self._fetcher.request(
-                "POST", hook.url, content=body.encode(), headers=headers, max_bytes=65536, seconds=_SECONDS
+                "POST",
+                hook.url,
+                tenant=hook.tenant,
+                content=body.encode(),
+                headers=headers,
+                max_bytes=65536,
+                seconds=_SECONDS,
             )
         except BrandproxyError as error:
             SENT.labels("failed").inc()

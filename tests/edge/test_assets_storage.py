@@ -87,7 +87,7 @@ async def test_a_failing_origin_is_failed_over_and_left_in_peace(tmp_path: Path,
             for number in range(5):
                 (folder / f"{number}.png").write_bytes(b"x" * number)
                 assert (await one.ask(f"{number}.png")).content == b"x" * number
-            (_, first), (_, second) = one.assets._origins.health(origin)
+            (_, first), (_, second) = one.assets._origins.health("acme", origin)
             assert first.failures == 3  # then it paused: the last two were not even tried there
             assert second.failures == 0
 

@@ -69,14 +69,14 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             yield Storage(MemorySource(f"memory://{name}/"), put)
         elif request.param == "web":
             url, folder = request.getfixturevalue("web_root")
-            yield Storage(WebSource(fetcher, url, 1 << 20), into_folder(folder))
+            yield Storage(WebSource(fetcher, "acme", url, 1 << 20), into_folder(folder))
         else:
             endpoint = request.getfixturevalue("s3_endpoint")
             bucket = f"b{uuid4().hex}"
             options = KEYS | {"aws_endpoint": endpoint}
             url = f"{endpoint}/{bucket}"
             assert (await fetcher.request("PUT", url)).status == 200
-            source = BucketSource(fetcher, f"s3://{bucket}/public", options, 1 << 20)
+            source = BucketSource(fetcher, "acme", f"s3://{bucket}/public", options, 1 << 20)
             plain = S3Store(bucket, client_options={"allow_http": True}, **options)
             await plain.put_async("secret.png", b"secret")
 

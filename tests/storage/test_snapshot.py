@@ -56,13 +56,13 @@ async def test_the_mail_shows_the_copy_whatever_becomes_of_the_original(tmp_path
     steps: list[Step] = []
     async with open_fetcher(settings) as fetcher:
         origins = Origins(settings, fetcher, open_seal(settings))
-        await origins.put(origin, "logo.PNG", b"as mailed", "image/png")
+        await origins.put("acme", origin, "logo.PNG", b"as mailed", "image/png")
         items = snapshot.wanted(MAIL, owner)
         copies = await take(origins, owner, items, steps.append)
         again = await take(origins, owner, items, steps.append)
-        await origins.put(origin, "logo.PNG", b"changed", "image/png")
+        await origins.put("acme", origin, "logo.PNG", b"changed", "image/png")
         (path,) = copies.values()
-        async with origins.open(origin, path, Want()) as found:
+        async with origins.open("acme", origin, path, Want()) as found:
             assert found is not None
             assert b"".join([chunk async for chunk in found.chunks]) == b"as mailed"
     assert copies == again
@@ -83,7 +83,7 @@ async def test_web_storage_says_that_it_cannot_be_written(tmp_path: Path) -> Non
     async with open_fetcher(settings) as fetcher:
         origins = Origins(settings, fetcher, open_seal(settings))
         with pytest.raises(StorageFailed, match="only be read"):
-            await origins.put(Origin("media", "https://media.acme.com/"), "x.png", b"", "")
+            await origins.put("acme", Origin("media", "https://media.acme.com/"), "x.png", b"", "")
 
 
 def test_what_is_printed_is_what_is_read() -> None:
