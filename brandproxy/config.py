@@ -155,6 +155,7 @@ class Mail(_Section):
 
     milter: Address = Field("127.0.0.1:8891", description="where Postfix or Sendmail ask: host:port or unix:PATH")
     smtp: Address = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
+    smtps: Address = Field("", description="address of the proxy with TLS from the start (port 465); empty: none")
     lmtp: Address = Field("", description="address of the LMTP proxy (host:port or unix:PATH); empty: none")
     next_hop: Address = Field(
         "127.0.0.1:10026", description="where the proxies hand mail on, unless the tenant has a relay"
@@ -168,6 +169,10 @@ class Mail(_Section):
     )
     milter_networks: Peers = Field(
         ("127.0.0.0/8", "::1/128"), description="mail servers that may use the milter port; they name the logins"
+    )
+    proxy_networks: Peers = Field(
+        (),
+        description="balancers in front of proxy and milter: each of their connections starts with a PROXY header",
     )
     xclient_networks: Peers = Field(
         (), description="mail servers that may say by XCLIENT who their client is; `unix` for UNIX sockets"

@@ -120,10 +120,12 @@ def listeners(entries: dict[str, Grant]) -> dict[str, Grant]:
 
 
 def listener(name: str) -> tuple[str, str]:
-    """`smtp`, `lmtp` or `milter`, and the address of one more (`smtp:127.0.0.1:8101`). Raises ValueError."""
+    """`smtp`, `smtps`, `lmtp`, `milter`, or the address of one more (`smtp:127.0.0.1:8101`). Raises ValueError."""
     kind, _, where = name.partition(":")
-    if kind not in ("smtp", "lmtp", "milter"):
-        raise ValueError(f"{name!r} is not smtp, lmtp or milter, nor one of them with an address behind it")
+    if kind not in ("smtp", "lmtp", "milter") and name != "smtps":
+        raise ValueError(
+            f"{name!r} is not smtp, smtps, lmtp, milter, nor `smtp:`, `lmtp:`, `milter:` and an address"
+        )
     return kind, where
 
 

@@ -30,7 +30,11 @@ def show(json: Json = False) -> None:
 @app.command()
 def check() -> None:
     """Read the settings and say whether they hold. Example: [bold]brandproxy config check[/bold]"""
-    for name, value in _files(load()):
+    from brandproxy.filters.peers import check as check_mail
+
+    settings = load()
+    check_mail(settings.mail)
+    for name, value in _files(settings):
         if not value.is_file():
             raise BadSettings(f"{name}: no file {value}")
     file = settings_file()

@@ -1,4 +1,7 @@
-"""PROXY protocol, version 2 (haproxy.org, proxy-protocol.txt §2.2): what a TCP load balancer says of a client."""
+"""PROXY protocol (haproxy.org, proxy-protocol.txt): what a TCP load balancer says of a client.
+
+Version 2 (§2.2) for all listeners, version 1 (§2.1, a line of text) for those of mail.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from brandproxy.errors import BadInput
 
 FIXED = 16  # bytes of the fixed part
 MAX_REST = 2048  # bytes behind it that are accepted: addresses and TLVs
+
+MAX_LINE = 107  # bytes of a version 1 header, its line end included (§2.1)
+LINE = b"PROXY "  # how it starts
 
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _LOCAL, _PROXY = 0x20, 0x21
@@ -33,3 +39,21 @@ def source(fixed: bytes, rest: bytes) -> str | None:
     if size is None or len(rest) < 2 * size + 4:
         raise BadInput("a PROXY protocol header without TCP addresses")
     return str(ipaddress.ip_address(rest[:size]))
+
+
+def line_source(line: bytes) -> str | None:
+    """The client's address in a version 1 line, CRLF included; None when it is not known. Raises BadInput."""
+    words = line.removesuffix(b"\r\n").split(b" ")
+    if not line.endswith(b"\r\n") or len(line) > MAX_LINE or words[0] != b"PROXY":
+        raise BadInput("no PROXY protocol version 1 header")
+    if len(words) > 1 and words[1] == b"UNKNOWN":
+        return None
+    kinds = {b"TCP4": ipaddress.IPv4Address, b"TCP6": ipaddress.IPv6Address}
+    try:
+        kind = kinds[words[1]]
+        source, _ = kind(words[2].decode("ascii")), kind(words[3].decode("ascii"))
+        if len(words) != 6 or not all(port.isdigit() and int(port) < 1 << 16 for port in words[4:]):
+            raise ValueError("ports")
+    except (KeyError, IndexError, ValueError) as error:
+        raise BadInput("a PROXY protocol line without TCP addresses") from error
+    return str(source)

@@ -14,8 +14,9 @@ from brandproxy.core.milter import ProtocolError, Session, Step
 from brandproxy.errors import Retryable
 from brandproxy.filters import listening
 from brandproxy.filters.control import Said
+from brandproxy.filters.listening import Client, client_of
 from brandproxy.filters.lookup import Identity
-from brandproxy.filters.peers import Peers, address_of, check, listeners
+from brandproxy.filters.peers import Peers, check, listeners
 from brandproxy.filters.pipeline import Arrival, Pipeline
 from brandproxy.grants import Grant
 
@@ -32,10 +33,16 @@ class Connection:
     """
 
     def __init__(
-        self, pipeline: Pipeline, max_message: int, others: set[Connection], peers: Peers, grant: Grant | None
+        self,
+        pipeline: Pipeline,
+        max_message: int,
+        others: set[Connection],
+        peers: Peers,
+        grant: Grant | None = None,
+        client: Client | None = None,
     ) -> None:
         self._pipeline = pipeline
-        self._peers, self._grant = peers, grant
+        self._peers, self._grant, self._client = peers, grant, client
         self._session = Session(max_message)
         self._others = others
         self._writer: asyncio.StreamWriter | None = None
@@ -51,9 +58,9 @@ class Connection:
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """An asyncio.start_server callback."""
-        peer = writer.get_extra_info("peername")
-        if peer and isinstance(peer, tuple) and address_of(peer) not in self._peers:
-            log.warning("milter: %s is not in mail.milter_networks", peer[0])
+        client = self._client or client_of(writer.get_extra_info("peername"))
+        if client.by_tcp and client.address not in self._peers:
+            log.warning("milter: %s is not in mail.milter_networks", client.address)
             writer.close()
             return
         self._writer = writer
@@ -138,18 +145,20 @@ async def run(context: Context) -> None:
     """Serve at `mail.milter` until cancelled; what was begun is ended, within `mail.timeout` seconds."""
     mail = context.settings.mail
     check(mail)
-    pipeline, peers = Pipeline(context), Peers(mail.milter_networks)
+    pipeline, peers, balancers = Pipeline(context), Peers(mail.milter_networks), Peers(mail.proxy_networks)
     async with asyncio.TaskGroup() as group:
         for where, grant in listeners(mail, "milter", ("milter", mail.milter)):
             connections: set[Connection] = set()
 
             def connect(
-                grant: Grant | None = grant, connections: set[Connection] = connections
+                client: Client | None,
+                grant: Grant | None = grant,
+                connections: set[Connection] = connections,
             ) -> asyncio.StreamReaderProtocol:
                 reader = asyncio.StreamReader(limit=_READ)
-                connection = Connection(pipeline, mail.max_message, connections, peers, grant)
+                connection = Connection(pipeline, mail.max_message, connections, peers, grant, client)
                 return asyncio.StreamReaderProtocol(reader, connection.run)
 
-            server = await listening.listen(connect, where)
+            server = await listening.listen(connect, where, balancers)
             log.info("milter listens at %s", where)
             group.create_task(listening.serve(server, connections, mail.timeout))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 from brandproxy import grants
 from brandproxy.config import Mail
 from brandproxy.errors import BadSettings
-from brandproxy.filters import listening
 
 Address = IPv4Address | IPv6Address
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -50,12 +48,14 @@ def listeners(mail: Mail, kind: str, *main: tuple[str, str]) -> list[tuple[str, 
 
 def check(mail: Mail) -> None:
     """Raises BadSettings when a listener lets in more than those it was opened for."""
-    proxies = [*listeners(mail, "smtp", ("smtp", mail.smtp)), *listeners(mail, "lmtp", ("lmtp", mail.lmtp))]
+    main = (("smtp", mail.smtp), ("smtps", mail.smtps), ("lmtp", mail.lmtp))
+    proxies = [*listeners(mail, "smtp", *main), *listeners(mail, "lmtp")]
     for where, _ in proxies:
-        if _is_public(where) and Peers(mail.networks).loopback:
+        if _is_public(where) and Peers(mail.networks).loopback and not Peers(mail.proxy_networks).networks:
             raise BadSettings(
                 f"the mail proxy listens at {where} while mail.networks lets programs on this machine send"
-                " without a login, and a balancer here makes everybody one: set mail.networks without loopback"
+                " without a login, and a balancer here makes everybody one: set mail.networks without loopback,"
+                " or name the balancers in mail.proxy_networks"
             )
     for where, _ in listeners(mail, "milter", ("milter", mail.milter)):
         if _is_public(where) and all(network.is_loopback for network in Peers(mail.milter_networks).networks):
@@ -66,10 +66,10 @@ def check(mail: Mail) -> None:
 
 
 def _is_public(where: str) -> bool:
-    place = listening.address(where)
-    if isinstance(place, Path):
+    if where.startswith("unix:"):
         return False
+    host = where.rpartition(":")[0].strip("[]").lower()
     try:
-        return not ip_address(place[0]).is_loopback
+        return not ip_address(host).is_loopback
     except ValueError:
-        return place[0].lower() != "localhost" and not place[0].lower().endswith(".localhost")
+        return host != "localhost" and not host.endswith(".localhost")

@@ -17,14 +17,17 @@ import asyncio
 import logging
 import socket
 import ssl
+from dataclasses import dataclass
 from typing import Any
 
 from aiosmtpd.smtp import LoginPassword
 
 from brandproxy import access
+from brandproxy.config import Mail
 from brandproxy.context import Context
 from brandproxy.errors import BadSettings, Retryable
 from brandproxy.filters import listening
+from brandproxy.filters.listening import Client
 from brandproxy.filters.lookup import SENDER, Identity
 from brandproxy.filters.nexthop import NextHop, Reply
 from brandproxy.filters.peers import Peers, check, listeners
@@ -61,10 +64,10 @@ class Front:
 
     def may_forward(self, server: Conversation) -> bool:
         """Who came by a UNIX socket was let in by its file's mode."""
-        return server.address in self._senders if server.address else not _by_tcp(server)
+        return server.peer.address in self._senders if server.peer.by_tcp else True
 
     def may_xclient(self, server: Conversation) -> bool:
-        return server.address in self._xclients if server.address else self._xclients.unix and not _by_tcp(server)
+        return server.peer.address in self._xclients if server.peer.by_tcp else self._xclients.unix
 
     def may_send(self, server: Conversation) -> bool:
         """Logged in here or in front of us, or a client, as XCLIENT said if it did, that need not log in."""
@@ -233,11 +236,6 @@ class Front:
         return (tenant and tenant.relay) or self._default
 
 
-def _by_tcp(server: Conversation) -> bool:
-    assert server.session is not None
-    return isinstance(server.session.peer, tuple)
-
-
 def _passed(hop: NextHop, address: Address) -> list[str]:
     """The parameters the next hop understands."""
     names = ((word.partition("=")[0].upper(), word) for word in address.parameters)
@@ -270,25 +268,42 @@ def _tls(context: Context) -> ssl.SSLContext | None:
         raise BadSettings(f"mail.certificate: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    name: str
+    where: str
+    grant: Grant | None
+    kind: type[Conversation]
+    implicit: bool = False  # TLS from the first byte on (RFC 8314 §3.3)
+
+
+def _ways(mail: Mail) -> list[_Way]:
+    """Raises BadSettings."""
+    if mail.smtps and mail.certificate is None:
+        raise BadSettings("mail.smtps needs a certificate: set mail.certificate")
+    return [
+        *(_Way("smtp", *one, Conversation) for one in listeners(mail, "smtp", ("smtp", mail.smtp))),
+        *(_Way("smtp", *one, Conversation, True) for one in listeners(mail, "", ("smtps", mail.smtps))),
+        *(_Way("lmtp", *one, LmtpConversation) for one in listeners(mail, "lmtp", ("lmtp", mail.lmtp))),
+    ]
+
+
 async def run(context: Context) -> None:
-    """Serve at `mail.smtp` and `mail.lmtp` until cancelled; what was begun is ended, within `mail.timeout` s."""
+    """Serve at `mail.smtp` and its like until cancelled; what was begun is ended, within `mail.timeout` s."""
     mail, tls, pipeline = context.settings.mail, _tls(context), Pipeline(context)
     check(mail)
-    loop, hostname = asyncio.get_running_loop(), socket.gethostname()
-    ways = [
-        *(("smtp", *one, Conversation) for one in listeners(mail, "smtp", ("smtp", mail.smtp))),
-        *(("lmtp", *one, LmtpConversation) for one in listeners(mail, "lmtp", ("lmtp", mail.lmtp))),
-    ]
+    loop, hostname, balancers = asyncio.get_running_loop(), socket.gethostname(), Peers(mail.proxy_networks)
     async with asyncio.TaskGroup() as group:
-        for way, where, grant, kind in ways:
-            front = Front(context, pipeline, way, grant)
+        for way in _ways(mail):
+            front = Front(context, pipeline, way.name, way.grant)
 
-            def connect(front: Front = front, kind: type[Conversation] = kind) -> Conversation:
-                return kind(
-                    front, data_size_limit=mail.max_message, hostname=hostname, ident="brandproxy",
-                    tls_context=tls, auth_require_tls=True, timeout=_SILENCE, loop=loop,
+            def connect(client: Client | None, front: Front = front, way: _Way = way) -> Conversation:
+                return way.kind(
+                    front, client, data_size_limit=mail.max_message, hostname=hostname, ident="brandproxy",
+                    tls_context=None if way.implicit else tls, auth_require_tls=not way.implicit,
+                    timeout=_SILENCE, loop=loop,
                 )  # fmt: skip
 
-            server = await listening.listen(connect, where)
-            log.info("%s listens at %s, next hop %s", way, where, mail.next_hop)
-            group.create_task(listening.serve(server, front.conversations, mail.timeout))
+            door = await listening.listen(connect, way.where, balancers, tls if way.implicit else None)
+            log.info("%s listens at %s, next hop %s", way.name, way.where, mail.next_hop)
+            group.create_task(listening.serve(door, front.conversations, mail.timeout))

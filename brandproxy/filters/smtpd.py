@@ -24,8 +24,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, syntax
 
 from brandproxy.errors import Retryable
 from brandproxy.filters import receiving
+from brandproxy.filters.listening import Client, client_of
 from brandproxy.filters.nexthop import NextHop
-from brandproxy.filters.peers import address_of
 from brandproxy.grants import Grant
 
 _PATH = re.compile(  # no control characters: they would be a second command at the next hop
@@ -67,14 +67,16 @@ class Conversation(SMTP):
     command_size_limits = defaultdict(lambda: 4096)  # noqa: RUF012 - aiosmtpd's own name; DSN needs more than 512
     lmtp = False
 
-    def __init__(self, handler: Any, **options: Any) -> None:
+    def __init__(self, handler: Any, told: Client | None = None, **options: Any) -> None:
+        """`told`: who the client is when a balancer stands between."""
         limits = {"AUTH": _LOGINS, "*": 1 << 60}
         super().__init__(handler, enable_SMTPUTF8=True, authenticator=_note, command_call_limit=limits, **options)
         self._front = handler
         self.transaction: Transaction | None = None
         self.hop: NextHop | None = None
         self.key: Grant | None = None  # of the API key logged in with
-        self.address: IPv4Address | IPv6Address | None = None  # of the connection; None for UNIX sockets
+        self.peer = Client(None, True)  # who connected
+        self._told = told
         self.xclient: dict[str, str] = {}
         self.xforward: dict[str, str] = {}
         self._working = False
@@ -98,7 +100,7 @@ class Conversation(SMTP):
     @property
     def client(self) -> IPv4Address | IPv6Address | None:
         """The client's address: of the connection, or what XCLIENT said instead; None when it did not know."""
-        return _address(plain(self.xclient["ADDR"])) if "ADDR" in self.xclient else self.address
+        return _address(plain(self.xclient["ADDR"])) if "ADDR" in self.xclient else self.peer.address
 
     @property
     def login(self) -> str:
@@ -109,7 +111,7 @@ class Conversation(SMTP):
         """Also after STARTTLS: what was said in the clear before, and by whom, is forgotten (RFC 3207 §4.2)."""
         super().connection_made(transport)
         assert self.session is not None
-        self.address = address_of(self.session.peer)
+        self.peer = self._told or client_of(self.session.peer)
         self.key, self.xclient, self.xforward = None, {}, {}
         self.leave_hop()
         self._front.conversations.add(self)
