@@ -51,11 +51,22 @@ class Directory:
         self.reloaded: list[Callable[[Store], Awaitable[None]]] = []
 
     def site(self, name: str) -> Site | None:
-        """The site of a lower-case host name, or None when nobody here owns the name."""
+        """The site recipients reach under a lower-case host name; None when the name is not proven for anybody.
+
+        A suspended host keeps its site: its links say that they were turned off.
+        """
         site = self._sites.get(name)
-        if site is None and (host := self._hosts.get(name)) and (tenant := self._tenants.get(host.tenant)):
-            site = self._sites[name] = Site(host, *tenant)
+        if site is None and (host := self._hosts.get(name)) and host.proven:
+            site = self.claimed(name)
+            if site is not None:
+                self._sites[name] = site
         return site
+
+    def claimed(self, name: str) -> Site | None:
+        """The site of a host whether proven or not. Never what a recipient is answered from."""
+        host = self._hosts.get(name)
+        tenant = self._tenants.get(host.tenant) if host else None
+        return Site(host, *tenant) if host and tenant else None
 
     def tenant(self, slug: str) -> Tenant | None:
         found = self._tenants.get(slug)

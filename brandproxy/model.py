@@ -30,6 +30,9 @@ class HostState(StrEnum):
     SUSPENDED = "suspended"  # by the operator
 
 
+PROVEN = frozenset({HostState.VERIFIED, HostState.LIVE, HostState.BROKEN})  # states a proof leads to
+
+
 class Kind(StrEnum):
     """First path segment of every link we mint; also bound into the signing key."""
 
@@ -130,7 +133,8 @@ class Host:
 
     `zone`: the zone above it that the customer delegated to our nameservers; empty: none. `before` is the state
     before this one, `change` the id of the change's audit entry and notice: with it in the record, a change whose
-    node died before it could tell is told by the next.
+    node died before it could tell is told by the next. `proven_at` is when this tenant's proof was seen, or the
+    operator vouched (`accepted`: why); 0: never since this tenant has it; None: a record from before the field.
     """
 
     name: str
@@ -143,6 +147,15 @@ class Host:
     zone: str = ""
     before: str = ""
     change: str = ""
+    proven_at: int | None = None
+    accepted: str = ""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the name was proven for this tenant: recipients get answers from no other host."""
+        if self.proven_at is None:
+            return self.state in PROVEN or (self.state is HostState.SUSPENDED and self.before in PROVEN)
+        return self.proven_at > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from brandproxy.config import Settings
 from brandproxy.core import domains, names, urls
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, Conflict, NotFound
-from brandproxy.model import Host, HostState, Policy, SigningKey, Tenant
+from brandproxy.model import PROVEN, Host, HostState, Policy, SigningKey, Tenant
 from brandproxy.store import Entry, Store, keys
 from brandproxy.store.records import Unreadable, mended, readable
 from brandproxy.store.seal import Seal, open_seal
@@ -181,7 +181,9 @@ class Registry:
         if zone:
             await self._claim_zone(zone := self._claimable(zone), name, tenant)
         if await self.store.get(keys.host(name)) is None:  # a target is for ever: none for a name that is taken
-            host = Host(name, tenant, await self._target(name), state, "added", now, now, zone, "", self._id())
+            proven_at = now if state in PROVEN else 0
+            target = await self._target(name)
+            host = Host(name, tenant, target, state, "added", now, now, zone, "", self._id(), proven_at)
             if await self.store.create(keys.host(name), self.codec.dump(host)):
                 await self.audit("host.add", name, host.change, tenant=tenant)
                 await self.tell(host)
@@ -250,7 +252,7 @@ class Registry:
             reason = "claimed anew: nobody had proven it" if seen else f"transferred from {host.tenant}"
             return replace(
                 host, tenant=tenant, target=target, state=HostState.PENDING, reason=reason, since=now, zone="",
-                before=host.state, change=self._id(),
+                before=host.state, change=self._id(), proven_at=0, accepted="",
             )  # fmt: skip
 
         await self.tell(before)
@@ -286,10 +288,45 @@ class Registry:
             if before.state is state:
                 return before
             await self.tell(before)
-            moved = replace(
-                before, state=state, reason=reason, since=int(self._now()), before=before.state, change=self._id()
-            )
+            moved = self._moved(before, state, reason)
             if await self.store.replace(entry.key, self.codec.dump(moved), entry.version):
+                await self.tell(moved)
+                return moved
+
+    def _moved(self, host: Host, state: HostState, reason: str) -> Host:
+        """The host in another state. Starting over as pending ends what was proven, and the operator's word."""
+        now = int(self._now())
+        proven_at = host.proven_at or host.since or now if host.proven else 0
+        if state is HostState.PENDING:
+            proven_at = 0
+        elif state in (HostState.VERIFIED, HostState.LIVE):
+            proven_at = proven_at or now
+        return replace(
+            host, state=state, reason=reason, since=now, before=host.state, change=self._id(), proven_at=proven_at,
+            accepted="" if state is HostState.PENDING else host.accepted,
+        )  # fmt: skip
+
+    async def accept_host(self, name: str, reason: str, certified: bool = False) -> Host:
+        """The operator vouches that the name is its tenant's: it is served as if its records had been seen.
+
+        `certified`: a certificate that is still valid is there. Raises BadInput without a reason, Conflict when
+        the host is suspended.
+        """
+        if not (reason := reason.strip()[:500]):
+            raise BadInput("no reason is given", "Say why the name is this tenant's; the audit trail keeps it.")
+        while True:
+            entry = await self._host_entry(name)
+            before = self.codec.host(entry.key, entry.value)
+            if before.state is HostState.SUSPENDED:
+                raise Conflict(f"host {before.name} is suspended", "First: `brandproxy host resume`.")
+            state = HostState.LIVE if certified or before.state is HostState.LIVE else HostState.VERIFIED
+            if (before.state, before.accepted) == (state, reason):
+                return before
+            await self.tell(before)
+            moved = self._moved(before, state, f"accepted by the operator: {reason}")
+            moved = replace(moved, accepted=reason)
+            if await self.store.replace(entry.key, self.codec.dump(moved), entry.version):
+                await self.audit("host.accept", moved.name, tenant=moved.tenant, reason=reason)
                 await self.tell(moved)
                 return moved
 

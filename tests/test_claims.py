@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from brandproxy.certs.ordering import Orders
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.errors import BadInput, Conflict
@@ -121,3 +122,27 @@ async def test_a_claim_that_is_proven_while_another_would_take_it_over_stays(con
     with pytest.raises(Conflict):
         await a_week_later(context).transfer_host(there.name, "rival", there)
     assert (await context.registry.host(there.name)).tenant == "acme"
+
+
+async def test_a_proof_ends_with_a_transfer_and_with_starting_over(context: Context) -> None:
+    registry = context.registry
+    host = await registry.add_host("links.acme.example", "acme")
+    assert not host.proven
+    assert (await registry.set_host_state(host.name, HostState.VERIFIED, "its CNAME")).proven
+    assert (await registry.set_host_state(host.name, HostState.BROKEN, "gone")).proven
+    assert (await registry.set_host_state(host.name, HostState.SUSPENDED, "abuse")).proven
+    assert not (await registry.set_host_state(host.name, HostState.PENDING, "resumed")).proven
+    assert not (await registry.set_host_state(host.name, HostState.BROKEN, "never right since")).proven
+    assert (await registry.accept_host(host.name, "seen")).proven
+    given = await registry.transfer_host(host.name, "rival")
+    assert (given.proven, given.accepted) == (False, "")
+
+
+async def test_no_certificate_is_ordered_for_a_host_that_is_not_proven(context: Context) -> None:
+    host = await context.registry.add_host("links.acme.example", "acme")
+    orders = Orders(context)
+    assert await orders.obtain(host, None, force=True) is None
+    verified = await context.registry.set_host_state(host.name, HostState.VERIFIED, "its CNAME")
+    await context.registry.set_host_state(host.name, HostState.SUSPENDED, "abuse")
+    assert await orders.obtain(verified, None, force=True) is None
+    assert await context.store.list("acme/") == []

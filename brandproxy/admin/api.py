@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
 from brandproxy import access, blocks, bodies, web
-from brandproxy.admin import assets
+from brandproxy.admin import assets, hosts
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
 from brandproxy.admin.views import (
@@ -23,26 +23,19 @@ from brandproxy.admin.views import (
     AccessView,
     AuditEntry,
     AuditPage,
-    DnsView,
-    HostPage,
     KeyView,
     NewAccess,
     NewBlock,
-    NewHost,
     NewPublicKey,
     NewTenant,
-    Reason,
     Rotation,
     TenantChange,
     TenantView,
-    Transfer,
 )
-from brandproxy.certs.status import status
 from brandproxy.context import Context
 from brandproxy.core import names
 from brandproxy.errors import BadInput, NotFound
-from brandproxy.model import Block, BlockKind, Host, HostState, Tenant
-from brandproxy.onboarding import Report, Watcher, page_link
+from brandproxy.model import Block, BlockKind, Tenant
 from brandproxy.onboarding.dkim import PublicKey, PublicKeys
 from brandproxy.storage import origins
 from brandproxy.store import Entry, keys
@@ -65,13 +58,6 @@ def _slug(call: Call) -> str:
     slug = names.slug(call.path["slug"])
     web.require_tenant(call.who, slug)
     return slug
-
-
-async def _host(call: Call) -> Host:
-    host = await call.registry.host(call.path["name"])
-    if not call.who.sees(host.tenant):
-        raise NotFound(f"no host {host.name}")
-    return host
 
 
 async def list_tenants(call: Call) -> list[TenantView]:
@@ -117,42 +103,6 @@ async def revoke_key(call: Call) -> TenantView:
     return _view(await call.registry.revoke_key(_slug(call), int(number)))
 
 
-async def list_hosts(call: Call) -> HostPage:
-    tenant, after = call.query.get("tenant", ""), call.query.get("after", "")
-    hosts = [host for host in await call.registry.hosts() if call.who.sees(host.tenant)]
-    hosts = [host for host in hosts if host.name > after and tenant in ("", host.tenant)]
-    page = hosts[:_PAGE]
-    return HostPage(page, page[-1].name if len(hosts) > _PAGE else "")
-
-
-async def add_host(call: Call) -> Host:
-    web.require_tenant(call.who, names.slug(call.body.tenant))
-    if call.body.zone:
-        call.operator()  # names under a delegated zone are proven by its delegation alone
-    return await call.registry.add_host(call.body.name, call.body.tenant, zone=call.body.zone)
-
-
-async def show_dns(call: Call) -> DnsView:
-    """The last look; nothing is asked now."""
-    host = await _host(call)
-    return await _dns(call, host, await Watcher(call.context).last(host.name))
-
-
-async def check_host(call: Call) -> DnsView:
-    """Look now."""
-    host = await _host(call)
-    return await _dns(call, *await Watcher(call.context).check(host.name))
-
-
-async def _dns(call: Call, host: Host, report: Report) -> DnsView:
-    page = await page_link(call.context, host.name)
-    certificate = await status(call.context.store, host.name)
-    watch = report.watch
-    return DnsView(
-        host, page, watch.checked_at, watch.next_at, report.lines, report.findings, report.alignment, certificate
-    )
-
-
 async def list_dkim(call: Call) -> list[PublicKey]:
     return await PublicKeys(call.context, _slug(call), call.registry).all()
 
@@ -163,32 +113,6 @@ async def publish_dkim(call: Call) -> PublicKey:
 
 async def withdraw_dkim(call: Call) -> None:
     await PublicKeys(call.context, _slug(call), call.registry).withdraw(call.path["selector"])
-
-
-async def transfer_host(call: Call) -> Host:
-    return await call.registry.transfer_host((await _host(call)).name, names.slug(call.body.tenant))
-
-
-async def suspend_host(call: Call) -> Host:
-    host = await _host(call)
-    return await call.registry.set_host_state(host.name, HostState.SUSPENDED, call.body.reason[:500])
-
-
-async def resume_host(call: Call) -> Host:
-    """Only a suspended host starts over; any other stays as it is."""
-    host = await _host(call)
-    if host.state is not HostState.SUSPENDED:
-        return host
-    return await call.registry.set_host_state(host.name, HostState.PENDING, "resumed by the operator")
-
-
-async def remove_host(call: Call) -> None:
-    host = await _host(call)
-    await call.registry.remove_host(host.name)
-
-
-async def release_zone(call: Call) -> None:
-    await call.registry.release_zone(call.path["zone"])
 
 
 async def list_keys(call: Call) -> list[AccessView]:
@@ -344,34 +268,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE", "/v1/tenants/{slug}/dkim/{selector}", "Withdraw an old key", withdraw_dkim,
         scope=_ADMIN, operator=True,
     ),
-    Operation(
-        "GET", "/v1/hosts", "List hosts", list_hosts, HostPage,
-        query=(("tenant", "only this tenant's"), ("after", "the page behind this name")), scope=_ONBOARD,
-    ),
-    Operation("POST", "/v1/hosts", "Claim a host name", add_host, Host, NewHost, 201, scope=_ONBOARD),
-    Operation("GET", "/v1/hosts/{name}", "Show a host", _host, Host, scope=_ONBOARD),
-    Operation(
-        "GET", "/v1/hosts/{name}/dns", "Records wanted and seen, certificate", show_dns, DnsView,
-        scope=_ONBOARD,
-    ),
-    Operation("POST", "/v1/hosts/{name}/check", "Look at the records now", check_host, DnsView, scope=_ONBOARD),
-    Operation(
-        "POST", "/v1/hosts/{name}/transfer", "Give to another tenant", transfer_host, Host, Transfer,
-        scope=_ADMIN, operator=True,
-    ),
-    Operation("DELETE", "/v1/hosts/{name}", "Remove a host", remove_host, scope=_ADMIN),
-    Operation(
-        "POST", "/v1/hosts/{name}/suspend", "Stop a host", suspend_host, Host, Reason,
-        scope=_ADMIN, operator=True,
-    ),
-    Operation(
-        "POST", "/v1/hosts/{name}/resume", "Let a suspended host start over", resume_host, Host,
-        scope=_ADMIN, operator=True,
-    ),
-    Operation(
-        "DELETE", "/v1/zones/{zone}", "Let another tenant have a delegated zone", release_zone,
-        scope=_ADMIN, operator=True,
-    ),
     Operation("GET", "/v1/keys", "List API keys", list_keys, list[AccessView], scope=_ADMIN),
     Operation("POST", "/v1/keys", "Make an API key", add_key, AccessMade, NewAccess, 201, scope=_ADMIN),
     Operation("DELETE", "/v1/keys/{id}", "Revoke an API key", revoke_access, scope=_ADMIN),
@@ -389,6 +285,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", "/v1/audit", "Who did what, newest first", audit, AuditPage,
         query=(("subject", "only about this"), ("before", "the page behind this id")), scope=_ADMIN,
     ),
+    *hosts.OPERATIONS,
     *assets.OPERATIONS,
 )  # fmt: skip
 

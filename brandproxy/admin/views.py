@@ -100,6 +100,11 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    reason: str
+
+
+@dataclass(frozen=True)
 class AccessView:
     """An API key without its secret. Times are seconds; null: never. `last_used_at` may be a minute behind."""
 

@@ -34,7 +34,7 @@ from brandproxy.core import caa
 from brandproxy.core.records import certificate_names
 from brandproxy.dnsupdate import UpdateAway, Updater, UpdateRefused, open_updater
 from brandproxy.errors import BadInput, BadSettings
-from brandproxy.model import Host
+from brandproxy.model import Host, HostState
 from brandproxy.onboarding import Looker
 from brandproxy.store import keys
 from brandproxy.store.seal import open_seal
@@ -67,6 +67,8 @@ class Orders:
         Raises Locked while another node is at it, StoreUnavailable.
         """
         async with self._store.lock(f"acme/{host.zone or host.name}"):
+            if not await self._is_still(host):
+                return None
             present = await self.vault.get(host.name)
             if present is not None and (old is None or present.serial != old.serial):
                 return present
@@ -91,12 +93,20 @@ class Orders:
             return fresh
 
     async def _is_still(self, host: Host) -> bool:
+        """Whether the host is there as it was, and proven: nobody else gets a certificate for its name."""
         entry = await self._store.get(keys.host(host.name))
-        return entry is not None and self._registry.codec.host(entry.key, entry.value).target == host.target
+        if entry is None:
+            return False
+        there = self._registry.codec.host(entry.key, entry.value)
+        return there.target == host.target and there.proven and there.state is not HostState.SUSPENDED
 
     async def _sibling(self, host: Host, old: Certificate | None) -> Certificate | None:
         """A newer wildcard certificate of another host in the same delegated zone: one order serves them all."""
-        beside = [h.name for h in self._directory.hosts() if host.zone and h.zone == host.zone]
+        beside = [
+            h.name
+            for h in self._directory.hosts()
+            if host.zone and h.zone == host.zone and h.tenant == host.tenant and h.proven
+        ]
         for name in beside:
             found = await self.vault.get(name) if name != host.name else None
             newer = found is not None and found.not_after > (old.not_after if old else self._now() + _WAIT)
@@ -237,7 +247,7 @@ class Orders:
 
     async def _put(self, host: Host, challenge: Challenge) -> None:
         if not host.zone:
-            await self._store.put(keys.challenge(challenge.token), challenge.answer.encode())
+            await self._store.put(keys.challenge(host.name, challenge.token), challenge.answer.encode())
             return
         name = f"_acme-challenge.{challenge.name}"
         await self._primary().add(host.zone, name, "TXT", challenge.answer)
@@ -254,7 +264,7 @@ class Orders:
 
     async def _take_back(self, host: Host, challenge: Challenge) -> None:
         if not host.zone:
-            await self._store.delete(keys.challenge(challenge.token))
+            await self._store.delete(keys.challenge(host.name, challenge.token))
             return
         if self._updater is not None:
             try:

@@ -60,12 +60,12 @@ class Preflight:
     async def _probe(self, host: Host, seen: Observation) -> None:
         """Only our edge's own addresses are asked (or a proxy's before it), whatever else the records name."""
         token, answer = f"probe-{secrets.token_urlsafe(16)}", secrets.token_urlsafe(16)
-        await self._store.put(keys.challenge(token), answer.encode())
+        await self._store.put(keys.challenge(host.name, token), answer.encode())
         try:
             for address in reached(seen):
                 await self._ask(host.name, address, token, answer)
         finally:
-            await self._store.delete(keys.challenge(token))
+            await self._store.delete(keys.challenge(host.name, token))
 
     async def _ask(self, host: str, address: str, token: str, answer: str) -> None:
         at = f"[{address}]" if ":" in address else address

@@ -11,7 +11,7 @@ import typer
 
 from brandproxy.cli.common import Json, print_json, print_table, utc, with_context
 from brandproxy.context import Context
-from brandproxy.errors import BadInput, Locked, NotFound
+from brandproxy.errors import BadInput, Conflict, Locked, NotFound
 
 if TYPE_CHECKING:
     from brandproxy.certs.status import CertStatus
@@ -143,6 +143,8 @@ async def _obtain(context: Context, name: str, renew: bool) -> Certificate:
     from brandproxy.model import HostState
 
     host = await context.registry.host(name)
+    if not host.proven:
+        raise Conflict(f"{host.name} is not proven for {host.tenant}", f"See `brandproxy dns {host.name}`.")
     orders = Orders(context)
     try:
         old = await orders.vault.get(host.name)

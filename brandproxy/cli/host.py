@@ -102,6 +102,30 @@ def transfer(name: Name, tenant: Annotated[str, typer.Option(help="The new owner
 
 
 @app.command()
+def accept(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Vouch for a name whose records cannot be seen: it is served as if they had been.
+
+    Example: [bold]brandproxy host accept links.acme.com --reason "internal DNS; ticket 4711"[/bold]
+    """
+    host = with_context(lambda context: _accept(context, name, reason))
+    print_json(asdict(host)) if json else print(f"{host.name} is {host.state} for {host.tenant}, on your word")
+
+
+async def _accept(context: Context, name: str, reason: str) -> Host:
+    import time
+
+    from brandproxy.certs.status import status
+
+    host = await context.registry.host(name)
+    certified = (await status(context.store, host.name)).not_after > time.time()
+    return await context.registry.accept_host(host.name, reason, certified)
+
+
+@app.command()
 def suspend(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "by the operator",

@@ -126,7 +126,7 @@ def _base_url(context: Context, slug: str, host: str) -> str | None:
     if not host:
         return context.directory.base_url(slug)
     name = names.hostname(host)
-    site = context.directory.site(name)
+    site = context.directory.claimed(name)
     if site is None:
         print(f"brandproxy: {name} is not a host here; links to it lead nowhere yet", file=sys.stderr)
     elif site.tenant.slug != slug:

@@ -41,7 +41,7 @@ async def _open(context: Context, url: str) -> tuple[str, dict[str, object]]:
     pieces = parts.path.split("/")
     if len(pieces) < 3 or pieces[1] not in set(Kind):
         raise BadInput("that is no link of ours", "A link of ours is https://HOST/c/TOKEN (or /a/, /o/, /u/).")
-    site = context.directory.site((parts.hostname or "").lower())
+    site = context.directory.claimed((parts.hostname or "").lower())
     if site is None:
         raise NotFound(f"no tenant owns {parts.hostname!r}", "See `brandproxy host list`.")
     try:

@@ -42,19 +42,20 @@ def observe(watch: Watch, verdict: Verdict, now: float) -> Watch:
     return Watch(verdict, min(streak, 1000), now, watch.next_at)
 
 
-def moved(state: HostState, watch: Watch, certified: bool) -> HostState:
-    """The state after this observation. `certified`: a certificate that is still valid is there.
+def moved(state: HostState, watch: Watch, certified: bool, accepted: bool = False) -> HostState:
+    """The state after this observation. `certified`: a certificate that is still valid is there; `accepted`: the
+    operator vouches for the name.
 
     1. suspended stays: only the operator lifts it
     2. proven often enough: pending and broken become verified (live, where a certificate is there already)
-    3. absent often enough: verified and live become broken
+    3. absent often enough: verified and live become broken, unless accepted
     """
     if state is HostState.SUSPENDED:
         return state
     good = state in (HostState.VERIFIED, HostState.LIVE)
     if not good and watch.verdict is Verdict.PROVEN and watch.streak >= UP:
         return HostState.LIVE if certified else HostState.VERIFIED
-    if good and watch.verdict is Verdict.ABSENT and watch.streak >= DOWN:
+    if good and not accepted and watch.verdict is Verdict.ABSENT and watch.streak >= DOWN:
         return HostState.BROKEN
     return state
 

@@ -27,6 +27,7 @@ from brandproxy.edge.assets import Assets
 from brandproxy.edge.challenges import Challenges
 from brandproxy.edge.links import Links
 from brandproxy.errors import BadInput, BadSettings, SpoolFull
+from brandproxy.model import HostState
 from brandproxy.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,6 @@ class Edge:
             await self.send(send, answers.plain(400, "Bad request\n"))
             return
         path = scope["raw_path"].decode("latin-1")
-        if path.startswith("/.well-known/acme-challenge/"):
-            await self.send(send, await self._challenge(path.rpartition("/")[2]))
-            return
         peer = scope["client"][0] if scope.get("client") else ""
         told = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
         visit = visit_of(scope["method"], headers, client_address(peer, told, self.trusted))
@@ -88,7 +86,9 @@ class Edge:
             await self.send(send, answers.misdirected() if site else answers.not_found())
             return
         parts = path.split("/")
-        if parts[1] == "a" and len(parts) == 4:
+        if path.startswith("/.well-known/acme-challenge/"):
+            await self.send(send, await self._challenge(site, parts[-1]))
+        elif parts[1] == "a" and len(parts) == 4:
             await self._asset(scope, receive, send, site, parts[2])
         elif parts[1] == "u" and len(parts) == 3 and visit.method == "POST":
             await self._unsubscribe(scope, receive, send, site, parts[2], visit)
@@ -131,9 +131,11 @@ class Edge:
 
     def _standing(self, site: Site, path: list[str]) -> Answer:
         tenant = site.tenant
+        if path == ["robots.txt"]:
+            return answers.plain(200, "User-agent: *\nDisallow: /\n")
+        if site.host.state is HostState.SUSPENDED:
+            return answers.gone(tenant.name)
         match path:
-            case ["robots.txt"]:
-                return answers.plain(200, "User-agent: *\nDisallow: /\n")
             case [".well-known", "apple-app-site-association"] if tenant.apple_app_site_association:
                 return answers.plain(200, tenant.apple_app_site_association, b"application/json")
             case [".well-known", "assetlinks.json"] if tenant.assetlinks:
@@ -143,8 +145,10 @@ class Edge:
             case _:
                 return answers.not_found(tenant.name)
 
-    async def _challenge(self, token: str) -> Answer:
-        found = await self.challenges.get(token) if _CHALLENGE.fullmatch(token) else None
+    async def _challenge(self, site: Site, token: str) -> Answer:
+        """Only what was ordered for this very host is answered, so that nobody gets a certificate by way of it."""
+        ordered = site.host.state is not HostState.SUSPENDED and _CHALLENGE.fullmatch(token)
+        found = await self.challenges.get(site.host.name, token) if ordered else None
         if found is None:
             return answers.plain(404, "No such challenge\n")
         return Answer(200, ((b"content-type", b"application/octet-stream"), answers.NO_STORE), found)

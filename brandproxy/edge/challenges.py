@@ -1,4 +1,5 @@
-"""HTTP-01 answers (RFC 8555 §8.3) for any pending order, on any node: from memory, else one look at the store."""
+"""HTTP-01 answers (RFC 8555 §8.3) on any node, for the host that was ordered for: from memory, else one look at
+the store."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ class Challenges:
         else:
             self._answers[change.key] = change.value
 
-    async def get(self, token: str) -> bytes | None:
-        key = keys.challenge(token)
+    async def get(self, host: str, token: str) -> bytes | None:
+        key = keys.challenge(host, token)
         if key in self._answers:
             return self._answers[key]
         try:

@@ -34,7 +34,6 @@ from brandproxy.directory import Directory
 from brandproxy.errors import BadInput
 from brandproxy.filters.peers import Peers
 from brandproxy.grants import ANY, Grant
-from brandproxy.model import HostState
 from brandproxy.store import Change, keys
 
 NOBODY = "no identity"
@@ -144,7 +143,7 @@ class Lookup:
         if self._by_domain is None:
             found: dict[str, set[str]] = {}
             for host in self._directory.hosts():
-                for parent in _parents(host.name) if host.state is not HostState.PENDING else ():
+                for parent in _parents(host.name) if host.proven else ():
                     found.setdefault(parent, set()).add(host.tenant)
             self._by_domain = {domain: frozenset(tenants) for domain, tenants in found.items()}
         return self._by_domain

@@ -164,7 +164,7 @@ class Watcher:
         return next_look(host.state, host.since, watch, self._now(), self._pace, random.random())  # noqa: S311
 
     async def _move(self, host: Host, report: Report) -> Host:
-        after = moved(host.state, report.watch, await self._certified(host))
+        after = moved(host.state, report.watch, await self._certified(host), bool(host.accepted))
         if after is host.state:
             return host
         reason = "the records are right"

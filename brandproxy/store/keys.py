@@ -4,7 +4,7 @@ tenant/<slug>        Tenant as JSON            host/<name>         Host as JSON
 target/<label>       tombstone of a CNAME target, for ever
 access/<id>          API key (hash, scopes)    access-use/<id>     when it was last used
 session/<hash>       a sign-in, sealed         cert/<name>         certificate chain and sealed key
-challenge/<token>    HTTP-01 answer            acme/…              accounts, orders, budget, back-off
+challenge/<name>/<token>  HTTP-01 answer       acme/…              accounts, orders, budget, back-off
 watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
 mailing/<slug>/<…>   a campaign's HTML, for the click map
 webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webhook-dead/<id>/<batch>
@@ -62,8 +62,8 @@ def cert(host_name: str) -> str:
     return CERT + host_name
 
 
-def challenge(token: str) -> str:
-    return CHALLENGE + token
+def challenge(host_name: str, token: str) -> str:
+    return f"{CHALLENGE}{host_name}/{token}"
 
 
 def watch(host_name: str) -> str:

@@ -80,6 +80,21 @@ async def test_a_tenants_key_never_sees_or_changes_another_tenant(
     assert len((await client.get("/v1/blocks", headers=operator)).json()) == 1
 
 
+async def test_only_an_operator_vouches_for_a_name(
+    context: Context, client: httpx.AsyncClient, operator: dict[str, str]
+) -> None:
+    path = "/v1/hosts/links.rival.example/accept"
+    rival = await bearer(context, "rival")
+    assert (await client.post(path, headers=rival, json={"reason": "mine"})).status_code == 403
+    assert (await client.post(path, headers=operator, json={})).status_code == 400
+    accepted = (await client.post(path, headers=operator, json={"reason": "seen their contract"})).json()
+    assert (accepted["state"], accepted["accepted"]) == ("verified", "seen their contract")
+    trail = (await client.get("/v1/audit", headers=operator, params={"subject": "links.rival.example"})).json()
+    (entry,) = [entry for entry in trail["items"] if entry["what"] == "host.accept"]
+    assert entry["details"] == {"reason": "seen their contract"}
+    assert entry["actor"].startswith("key ")
+
+
 async def test_a_tenants_key_drives_its_own_things(
     context: Context, client: httpx.AsyncClient, acme: dict[str, str]
 ) -> None:

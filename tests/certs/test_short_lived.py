@@ -12,6 +12,7 @@ from brandproxy.config import Settings
 from brandproxy.context import open_context
 from brandproxy.core.renewal import DAY, HOUR
 from brandproxy.model import HostState
+from tests.certs.acme_fixtures import challenge
 from tests.certs.stage import HOST, Stage, stage
 from tests.parts import ChallengeServer, Knot, Pebble
 
@@ -104,8 +105,7 @@ async def test_a_ca_without_profiles_is_not_asked_for_one(stage: Stage) -> None:
 
 async def test_a_real_ca_with_six_day_certificates_is_renewed_at_half_of_them(tmp_path: Path, knot: Knot) -> None:
     async def answer(token: str) -> bytes | None:
-        entry = await context.store.get(f"challenge/{token}")
-        return entry.value if entry else None
+        return await challenge(context, token)
 
     server = ChallengeServer(answer)
     pebble = Pebble(tmp_path / "pebble", knot.server, server.port, lifetime=LIFE)

@@ -21,7 +21,7 @@ from brandproxy.context import Context
 from brandproxy.core.renewal import DAY, HOUR
 from brandproxy.errors import Locked, StoreUnavailable
 from brandproxy.model import Host, HostState
-from tests.certs.acme_fixtures import World, world
+from tests.certs.acme_fixtures import World, challenge, world
 
 __all__ = ["world"]
 
@@ -163,8 +163,7 @@ async def test_a_challenge_hijacked_after_our_check_is_told_in_the_cas_words(sta
     async def hijacker(token: str) -> bytes | None:
         if not token.startswith("probe-"):
             return b"parked domain"
-        entry = await stage.context.store.get(f"challenge/{token}")
-        return entry.value if entry else None
+        return await challenge(stage.context, token)
 
     stage.world.answers = hijacker
     await stage.expect("unauthorized", "could not validate")
@@ -204,8 +203,7 @@ async def test_an_order_left_by_a_node_that_died_is_gone_on_with(stage: Stage) -
     async def slow(token: str) -> bytes | None:
         if not token.startswith("probe-"):
             await release.wait()
-        entry = await stage.context.store.get(f"challenge/{token}")
-        return entry.value if entry else None
+        return await challenge(stage.context, token)
 
     stage.world.answers = slow
     dying = asyncio.create_task(stage.orders.obtain(stage.host, stage.old))
@@ -224,10 +222,10 @@ async def test_an_order_left_by_a_node_that_died_is_gone_on_with(stage: Stage) -
 
 async def test_a_host_removed_while_its_order_runs_leaves_no_certificate(stage: Stage) -> None:
     async def removing(token: str) -> bytes | None:
-        entry = await stage.context.store.get(f"challenge/{token}")
+        found = await challenge(stage.context, token)
         if not token.startswith("probe-") and await stage.context.store.get(f"host/{HOST}"):
             await stage.context.registry.remove_host(HOST)
-        return entry.value if entry else None
+        return found
 
     stage.world.answers = removing
     assert await stage.orders.obtain(stage.host, stage.old) is None

@@ -53,6 +53,20 @@ def test_what_the_customer_has_to_create_is_said_at_once(run) -> None:  # type: 
     assert "first" not in told
 
 
+def test_the_operator_vouches_for_a_name_with_a_reason_in_the_audit_trail(run) -> None:  # type: ignore[no-untyped-def]
+    run("tenant", "add", "acme")
+    run("host", "add", "links.acme.localhost", "--tenant", "acme")
+    assert run("host", "accept", "links.acme.localhost").returncode == 2  # no reason
+    assert "no reason" in run("host", "accept", "links.acme.localhost", "--reason", " ").stderr
+    accepted = run("host", "accept", "links.acme.localhost", "--reason", "our own machine", "--json")
+    host = json.loads(accepted.stdout)
+    assert (host["state"], host["accepted"]) == ("verified", "our own machine")
+    run("host", "suspend", "links.acme.localhost")
+    assert "suspended" in run("host", "accept", "links.acme.localhost", "--reason", "x").stderr
+    resumed = json.loads(run("host", "resume", "links.acme.localhost", "--json").stdout)
+    assert (resumed["state"], resumed["accepted"], resumed["proven_at"]) == ("pending", "", 0)
+
+
 def test_what_is_printed_of_a_tenant_holds_no_secret(run) -> None:  # type: ignore[no-untyped-def]
     shown = json.loads(run("tenant", "add", "acme", "--json").stdout)
     assert shown["keys"] == [{"number": 0, "created_at": shown["created_at"], "revoked_at": None}]

@@ -170,14 +170,15 @@ def test_app_links_and_home_are_the_tenants_own(edge: RunningEdge, ask) -> None:
     assert ask("/.well-known/apple-app-site-association").status_code == 404
 
 
-def test_challenges_are_answered_for_any_name_on_any_worker(edge: RunningEdge, ask) -> None:
+def test_challenges_are_answered_on_any_worker_for_the_host_that_was_ordered_for(edge: RunningEdge, ask) -> None:
     async def put(context: Context) -> None:
-        await context.store.put(keys.challenge("tok-1"), b"tok-1.thumb")
+        await context.store.put(keys.challenge(HOST, "tok-1"), b"tok-1.thumb")
 
     edge.change(put)
     for _ in range(6):
-        answer = ask("/.well-known/acme-challenge/tok-1", host="new.example")
+        answer = ask("/.well-known/acme-challenge/tok-1")
         assert (answer.status_code, answer.text) == (200, "tok-1.thumb")
+        assert ask("/.well-known/acme-challenge/tok-1", host=OTHER).status_code == 404
     assert ask("/.well-known/acme-challenge/none").status_code == 404
     assert ask("/.well-known/acme-challenge/..%2f..%2ftenant").status_code == 404
 

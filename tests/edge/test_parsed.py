@@ -23,7 +23,7 @@ from brandproxy.edge import answers, app, parsed
 seen = open({!r}, "ab", 0)
 on_url = parsed.Parsed.on_url
 parsed.Parsed.on_url = lambda self, url: (seen.write(url + b" "), on_url(self, url))[1]
-async def slow(self, token):
+async def slow(self, site, token):
     await asyncio.sleep(0.5)
     return answers.plain(404, "")
 app.Edge._challenge = slow
