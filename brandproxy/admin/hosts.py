@@ -104,7 +104,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", "/v1/hosts/{name}/dns", "Records wanted and seen, certificate", show_dns, DnsView,
         scope=Scope.ONBOARD,
     ),
-    Operation("POST", "/v1/hosts/{name}/check", "Look at the records now", check_host, DnsView, scope=Scope.ONBOARD),
+    Operation("POST", "/v1/hosts/{name}/check", "Look now", check_host, DnsView, scope=Scope.ONBOARD),
     Operation(
         "POST", "/v1/hosts/{name}/transfer", "Give to another tenant", transfer_host, Host, Transfer,
         scope=Scope.ADMIN, operator=True,
