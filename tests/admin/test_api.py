@@ -12,6 +12,7 @@ from brandproxy.admin import api
 from brandproxy.admin.operations import Operation
 from brandproxy.context import Context
 from brandproxy.model import HostState
+from tests.admin.conftest import bearer
 
 
 async def test_an_operator_drives_a_tenant_from_beginning_to_end(
