@@ -22,7 +22,8 @@ from enum import StrEnum
 from pydantic import TypeAdapter, ValidationError
 
 from brandproxy.errors import BadInput, Conflict, Final, NotFound, Retryable
-from brandproxy.store import Store, keys
+from brandproxy.store import Entry, Store, keys
+from brandproxy.store.records import Unreadable, readable
 
 MAX_OVERLAP = 30 * 86400  # seconds that a rotated key may go on
 _COARSE = 60  # seconds between two writes of one key's last use
@@ -155,7 +156,7 @@ async def rotate_key(store: Store, key_id: str, overlap: int, latest: int = 0) -
     entry = await store.get(keys.access(key_id)) if key_id.isalnum() else None
     if entry is None:
         raise unknown(key_id)
-    old, now = _KEY.validate_json(entry.value), int(time.time())
+    old, now = _load(entry), int(time.time())
     if not old.valid(now):
         raise Conflict(f"API key {key_id} has expired", "Make a new one: `brandproxy key create`.")
     ends = _earlier(old.expires_at, latest)
@@ -173,7 +174,19 @@ def _earlier(one: int, other: int) -> int:
 
 
 async def list_keys(store: Store) -> list[AccessKey]:
-    return [_KEY.validate_json(entry.value) for entry in await store.list(keys.ACCESS)]
+    """Those that can be read."""
+    return readable(await store.list(keys.ACCESS), _load)
+
+
+def _load(entry: Entry) -> AccessKey:
+    """Raises Unreadable."""
+    try:
+        key = _KEY.validate_json(entry.value)
+    except ValidationError as error:
+        raise Unreadable(f"{entry.key} cannot be read") from error
+    if keys.access(key.id) != entry.key:
+        raise Unreadable(f"{entry.key} holds API key {key.id[:80]!r}")
+    return key
 
 
 async def get_key(store: Store, key_id: str) -> AccessKey:
@@ -181,7 +194,7 @@ async def get_key(store: Store, key_id: str) -> AccessKey:
     entry = await store.get(keys.access(key_id)) if key_id.isalnum() and key_id.isascii() else None
     if entry is None:
         raise unknown(key_id)
-    return _KEY.validate_json(entry.value)
+    return _load(entry)
 
 
 async def revoke_key(store: Store, key_id: str) -> AccessKey:
@@ -233,8 +246,8 @@ def _admitted(key: AccessKey) -> Principal:
 async def _stored(store: Store, key_id: str) -> AccessKey | None:
     entry = await store.get(keys.access(key_id)) if key_id.isalnum() and key_id.isascii() else None
     try:
-        return _KEY.validate_json(entry.value) if entry else None
-    except ValidationError:
+        return _load(entry) if entry else None
+    except Unreadable:
         return None
 
 
@@ -249,7 +262,8 @@ _written: dict[str, int] = {}
 async def last_uses(store: Store) -> dict[str, int]:
     """Key id -> second of its last use, at most a minute behind."""
     stored = await store.list(keys.ACCESS_USE)
-    found = {entry.key.removeprefix(keys.ACCESS_USE): int(entry.value) for entry in stored}
+    uses = readable(stored, lambda entry: (entry.key.removeprefix(keys.ACCESS_USE), int(entry.value)))
+    found = {key_id: at for key_id, at in uses if 0 <= at < 1 << 40}
     return {key_id: max(found.get(key_id, 0), _used.get(key_id, 0)) for key_id in found.keys() | _used.keys()}
 
 

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from brandproxy import access
 from brandproxy.access import AccessDenied, Principal
-from brandproxy.errors import BrandproxyError
 from brandproxy.store import Store, keys
+from brandproxy.store.records import BROKEN
 from brandproxy.store.seal import Seal
 
 SECONDS = 12 * 3600
@@ -70,7 +70,7 @@ def _record(seal: Seal, value: bytes) -> tuple[str, str, int] | None:
     try:
         digest, key_id, until = json.loads(seal.open(value))
         return str(digest), str(key_id), int(until)
-    except (BrandproxyError, ValueError, TypeError):
+    except BROKEN:
         return None
 
 

@@ -41,6 +41,7 @@ def routes(context: Context, engine: Engine) -> list[BaseRoute]:
         "/timeseries": partial(_timeseries, engine),
         "/top": partial(_top, engine),
         "/events": partial(_events, engine),
+        "/timeline": partial(_references, engine),
         "/messages/{message}": partial(_timeline, engine, "message"),
         "/recipients/{recipient}": partial(_timeline, engine, "recipient"),
     }
@@ -92,6 +93,17 @@ async def _events(engine: Engine, request: Request, who: Principal) -> Response:
     return StreamingResponse(
         work(engine, f, after, limit), media_type=media, headers={"Content-Disposition": name}
     )
+
+
+async def _references(engine: Engine, request: Request, who: Principal) -> Response:
+    """References are any text (`list/4711`, `..`): they stand in the query, a path has its own ideas of them."""
+    f = of_request(request, who, ("cursor", "limit"))
+    if not (f.message or f.recipient):
+        raise BadInput("whose timeline?", "Name a `message`, a `recipient`, or both.")
+    limit = number("limit", request.query_params.get("limit", str(export.PAGE)), 1, export.MAX_PAGE)
+    after = request.query_params.get("cursor", "")
+    events, following = await export.page(engine, f, limit, after, newest_first=False)
+    return _answer(request, f, {"events": events, "next": following or None})
 
 
 async def _timeline(engine: Engine, what: str, request: Request, who: Principal) -> Response:

@@ -82,7 +82,12 @@ def of_request(
 
 def tenant_of(request: Request, who: Principal) -> str:
     """The one tenant a change is about: the key's own, or the one an operator names. Raises BadInput, NotFound."""
-    tenant = single(request, {"tenant"}).get("tenant", who.tenant or "")
+    return named_tenant(single(request, {"tenant"}).get("tenant", ""), who)
+
+
+def named_tenant(tenant: str, who: Principal) -> str:
+    """The same for a tenant named in a body; empty: not named."""
+    tenant = tenant or who.tenant or ""
     require_tenant(who, tenant)
     return _text("tenant", tenant)
 
@@ -142,15 +147,15 @@ def parameter(name: str, description: str, schema: Mapping[str, Any]) -> dict[st
     return {"name": name, "in": "query", "description": description, "schema": dict(schema)}
 
 
-_REFERENCE = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\u0000]+$"}
+REFERENCE = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\u0000]+$"}
 _MOMENT = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]}
 
 PARAMETERS = (
-    parameter("tenant", "one tenant; a tenant's key always sees its own only", _REFERENCE),
-    parameter("campaign", "campaign reference", _REFERENCE),
-    parameter("message", "message reference", _REFERENCE),
-    parameter("recipient", "recipient reference", _REFERENCE),
-    parameter("host", "host name of the link", _REFERENCE),
+    parameter("tenant", "one tenant; a tenant's key always sees its own only", REFERENCE),
+    parameter("campaign", "campaign reference", REFERENCE),
+    parameter("message", "message reference", REFERENCE),
+    parameter("recipient", "recipient reference", REFERENCE),
+    parameter("host", "host name of the link", REFERENCE),
     parameter("link", "position of the link in its mail", {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}),
     parameter("kind", "only events of this kind", {"type": "string", "enum": list(KINDS)}),
     parameter("since", f"first moment; {DEFAULT_DAYS} days before `until` when left out", _MOMENT),

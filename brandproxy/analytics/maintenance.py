@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from brandproxy import bodies
 from brandproxy.access import Principal
 from brandproxy.analytics import export, upkeep
-from brandproxy.analytics.filters import Filter, of_request, tenant_of
+from brandproxy.analytics.filters import Filter, named_tenant, of_request, tenant_of
 from brandproxy.context import Context
 from brandproxy.core.neighbours import Neighbours
 from brandproxy.engines import Engine
 from brandproxy.guard import Handler
 from brandproxy.model import Event
+from brandproxy.values import Text
 from brandproxy.web import single
 
 _EVENT = tuple(Event.__dataclass_fields__)
@@ -36,7 +39,8 @@ def handlers(context: Context, engine: Engine) -> dict[str, dict[str, Handler]]:
         return partial(_answer, work, context, engine)
 
     return {
-        "/recipients/{recipient}": {"DELETE": handler(_forget)},
+        "/forget": {"POST": handler(_forget)},
+        "/recipients/{recipient}": {"DELETE": handler(_forget_in_path)},
         "/reclassify": {"POST": handler(_reclassify)},
         "/backups": {"POST": handler(_backup)},
     }
@@ -46,10 +50,27 @@ async def _answer(work: Work, context: Context, engine: Engine, request: Request
     return JSONResponse(await work(context, engine, request, who), headers={"Cache-Control": "no-store"})
 
 
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """A recipient reference may be any text; in a path `list/4711` and `..` would be something else."""
+
+    recipient: Annotated[str, Field(min_length=1), Text(512, r"[^\x00]*")]
+    tenant: Annotated[str, Text(63)] = ""
+
+
 async def _forget(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
     """A tenant's key forgets its own recipients; an operator says whose."""
-    tenant = tenant_of(request, who)
-    gone = await upkeep.forget_recipient(engine, tenant, request.path_params["recipient"])
+    single(request, ())
+    wanted: Forget = bodies.parse(Forget, await bodies.read(request))
+    return await _gone(context, engine, who, named_tenant(wanted.tenant, who), wanted.recipient)
+
+
+async def _forget_in_path(context: Context, engine: Engine, request: Request, who: Principal) -> dict[str, Any]:
+    return await _gone(context, engine, who, tenant_of(request, who), request.path_params["recipient"])
+
+
+async def _gone(context: Context, engine: Engine, who: Principal, tenant: str, recipient: str) -> dict[str, Any]:
+    gone = await upkeep.forget_recipient(engine, tenant, recipient)
     registry = context.registry.acting(f"key {who.key_id}")
     await registry.audit("events.forget", tenant, deleted=gone)  # not whom: that would remember them
     return {"deleted": gone}

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from brandproxy.access import Scope
-from brandproxy.analytics.filters import PARAMETERS, parameter
+from brandproxy.analytics.filters import PARAMETERS, REFERENCE, parameter
 from brandproxy.analytics.periods import UNITS
 from brandproxy.analytics.queries import DELAYS, NAMES, TOP
 from brandproxy.guard import Rule
@@ -82,7 +82,9 @@ def _get(
     media: Any = None,
     method: str = "get",
     rule: Rule = _READ,
+    takes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": takes}}}} if takes else {}
     parameters = [p for p in PARAMETERS if p["name"] in shared]
     content = media or {"application/json": {"schema": schema}}
     return {
@@ -92,6 +94,7 @@ def _get(
             "security": rule.security,
             "summary": summary,
             "parameters": [*parameters, *more],
+            **body,
             "responses": {
                 "200": {"description": "The answer", "content": content},
                 "304": {"description": "As it was when the ETag was given"},
@@ -105,7 +108,11 @@ def _timeline(what: str) -> dict[str, Any]:
     schema = _object({what: _TEXT, "events": _array(EVENT), "next": _NEXT})
     path = _in_path(what)
     summary = f"Everything that happened to one {what}, oldest first"
-    return _get(f"{what}_timeline", summary, schema, path, _LIMIT, _CURSOR, shared=_SHARED - {what})
+    found = _get(f"{what}_timeline", summary, schema, path, _LIMIT, _CURSOR, shared=_SHARED - {what})
+    return {"get": found["get"] | {"deprecated": True, "description": _IN_QUERY}}
+
+
+_IN_QUERY = "A path cannot carry every reference (`a/b`, `..`): `/v1/analytics/timeline` and `/forget` take any."
 
 
 def _in_path(what: str) -> dict[str, Any]:
@@ -127,6 +134,10 @@ _EVENTS_MEDIA = {
     "text/csv": {"schema": _TEXT},
 }
 
+_FORGET = _object({"recipient": REFERENCE, "tenant": REFERENCE | {"description": "an operator names it"}}) | {
+    "required": ["recipient"]
+}
+
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/analytics/summary": _get("summary", "Totals, uniques, click-to-open, delays", _SUMMARY),
     "/v1/analytics/timeseries": _get(
@@ -146,6 +157,18 @@ PATHS: dict[str, dict[str, Any]] = {
     ),
     "/v1/analytics/events": _get(
         "events", "The events, newest first", _PAGE, _EVENTS_LIMIT, _CURSOR, _FORMAT, media=_EVENTS_MEDIA
+    ),
+    "/v1/analytics/timeline": _get(
+        "timeline", "Everything that happened to one message or recipient, oldest first", _PAGE, _LIMIT, _CURSOR
+    ),
+    "/v1/analytics/forget": _get(
+        "forget",
+        "Delete every event of a recipient, of all time, at once",
+        _object({"deleted": _INT}),
+        shared=(),
+        method="post",
+        rule=Rule(Scope.ADMIN),
+        takes=_FORGET,
     ),
     "/v1/analytics/messages/{message}": _timeline("message"),
     "/v1/analytics/recipients/{recipient}": _timeline("recipient")

@@ -7,7 +7,6 @@ import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -84,7 +83,7 @@ def forget(
 
     Example: brandproxy events forget --tenant acme r-4711
     """
-    found = _send("DELETE", f"/recipients/{quote(recipient, safe='')}", {"tenant": tenant})
+    found = _send("POST", "/forget", {}, {"tenant": tenant, "recipient": recipient})
     print_json(found) if json else print(f"{found['deleted']:,} events deleted")
 
 
@@ -125,11 +124,11 @@ def restore(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)
     print("restored")
 
 
-def _send(method: str, path: str, params: dict[str, str]) -> Any:
+def _send(method: str, path: str, params: dict[str, str], body: dict[str, str] | None = None) -> Any:
     from brandproxy.cli.numbers import open_source
 
     async def run() -> Any:
         async with open_source() as source:
-            return await source.send(method, path, params)
+            return await source.send(method, path, params, body)
 
     return asyncio.run(run())

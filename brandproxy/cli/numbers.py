@@ -33,9 +33,11 @@ class Source:
     async def get(self, path: str, params: Mapping[str, str]) -> Any:
         return await self.send("GET", path, params)
 
-    async def send(self, method: str, path: str, params: Mapping[str, str]) -> Any:
+    async def send(
+        self, method: str, path: str, params: Mapping[str, str], body: Mapping[str, str] | None = None
+    ) -> Any:
         """The JSON answer of an analytics route. Raises BadInput or Retryable with the server's sentence."""
-        response = await self.client.request(method, PREFIX + path, params=dict(params))
+        response = await self.client.request(method, PREFIX + path, params=dict(params), json=body)
         if response.is_success:
             return response.json()
         problem = response.json()
