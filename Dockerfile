@@ -50,12 +50,13 @@ ENV PATH=/opt/brandproxy/bin:$PATH \
     BRANDPROXY_EDGE_HTTP=0.0.0.0:8080 \
     BRANDPROXY_EDGE_HTTPS=0.0.0.0:8443 \
     BRANDPROXY_CONTROL_LISTEN=0.0.0.0:8090 \
+    BRANDPROXY_CONTROL_PUBLIC_LISTEN=0.0.0.0:8091 \
     BRANDPROXY_METRICS_LISTEN=0.0.0.0:9090
 USER 10001:10001
 # All state is here: spool, replica, certificates, master.key (unless BRANDPROXY_MASTER_KEY is given). The root
 # file system may be read-only (`docker run --read-only --tmpfs /tmp`).
 VOLUME /data
-EXPOSE 8080 8443 8090 9090
+EXPOSE 8080 8443 8090 8091 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9090/metrics', timeout=2)"]

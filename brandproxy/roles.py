@@ -23,7 +23,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from brandproxy import access, certs, onboarding, relay, shipping
+from brandproxy import access, certs, onboarding, relay, shipping, sockets
 from brandproxy.config import Settings
 from brandproxy.context import Context, open_context
 from brandproxy.control import announce
@@ -84,12 +84,14 @@ def build_control(context: Context, engine: Engine) -> Starlette:
     from brandproxy.analytics.webhooks import api as webhooks
     from brandproxy.filters import http as rewriting
 
+    control = context.settings.control
     routes = [
         *analytics.routes(context, engine),
         *pages.routes(context, engine),
         *webhooks.routes(context),
         *admin.routes(context),
-        *public.routes(context),
+        *public.questions(context),
+        *(public.pages(context) if control.pages_at == control.listen else ()),
         *rewriting.routes(context),
         guard.openapi_route(analytics.PATHS, webhooks.PATHS, admin.PATHS, rewriting.PATHS),
     ]
@@ -109,32 +111,55 @@ async def _control(settings: Settings) -> None:
         stack.push_async_callback(engine.close)
         app = build_control(context, engine)
         app.state.control_key = stack.enter_context(announce(settings, settings.control.listen)).key
-        host, _, port = settings.control.listen.rpartition(":")
-        server = _Server(
-            uvicorn.Config(
-                app,
-                host=host.strip("[]"),
-                port=int(port),
-                http="h11",  # httptools takes the body of an upgrade request for the next request (uvicorn#2722)
-                log_level="warning",
-                lifespan="off",
-                timeout_graceful_shutdown=5,
-            )
-        )
+        server = _server(app, settings.control.listen)
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in _background(context, engine)]
+            if settings.control.public_listen:
+                background.append(group.create_task(_serve_pages(context)))
             with exposed(settings):
                 await server.serve()
             for task in background:
                 task.cancel()
 
 
+def _server(app: Starlette, address: str) -> _Server:
+    host, _, port = address.rpartition(":")
+    return _Server(
+        uvicorn.Config(
+            app,
+            host=host.strip("[]"),
+            port=int(port),
+            http="h11",  # httptools takes the body of an upgrade request for the next request (uvicorn#2722)
+            proxy_headers=False,  # `clients` says whose word counts
+            log_level="warning",
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+async def _serve_pages(context: Context) -> None:
+    """Customers' pages, on a port that leads nowhere else, until cancelled. Raises BadSettings."""
+    from brandproxy.admin import public
+
+    address = context.settings.control.public_listen
+    listening = sockets.bind(address, 128)
+    server = _server(public.application(context), "127.0.0.1:0")
+    server.signals = ()
+    try:
+        await server.serve([listening])
+    finally:
+        listening.close()
+
+
 class _Server(uvicorn.Server):
     """Stops on a signal and returns; uvicorn by itself raises the signal again, past what is closed after it."""
 
+    signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self.signals:
             asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
         yield
 

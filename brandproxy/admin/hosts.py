@@ -10,7 +10,7 @@ from brandproxy.admin.operations import Call, Operation
 from brandproxy.admin.views import Acceptance, DnsView, HostPage, NewHost, Reason, Transfer
 from brandproxy.certs.status import status
 from brandproxy.core import names
-from brandproxy.errors import NotFound
+from brandproxy.errors import BadSettings, NotFound
 from brandproxy.model import Host, HostState
 from brandproxy.onboarding import Report, Watcher, page_link
 
@@ -52,7 +52,10 @@ async def check_host(call: Call) -> DnsView:
 
 
 async def _dns(call: Call, host: Host, report: Report) -> DnsView:
-    page = await page_link(call.context, host.name)
+    try:
+        page = await page_link(call.context, host.name)
+    except BadSettings:
+        page = ""
     certificate = await status(call.context.store, host.name)
     watch = report.watch
     return DnsView(

@@ -1,6 +1,7 @@
-"""What is asked without an API key on the control port.
+"""What is asked without an API key.
 
-- `/onboarding/<link>`: a customer's page, private by its sealed link; it never changes anything but our knowledge
+- `/onboarding/<link>`: a customer's page, private by its sealed link; it never changes anything but our knowledge.
+  Served at `control.public_listen`, apart from everything else; on the control port only while that is loopback.
 - `/caddy/ask?domain=…`: Caddy's on-demand TLS asks whether a name is one of ours (200) or not (404)
 """
 
@@ -10,8 +11,11 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute
@@ -20,7 +24,7 @@ from brandproxy.certs.status import CertStatus, status
 from brandproxy.context import Context
 from brandproxy.core.names import hostname
 from brandproxy.errors import BadInput, BrandproxyError, NotFound
-from brandproxy.guard import Open
+from brandproxy.guard import Open, checked
 from brandproxy.model import Host, HostState
 from brandproxy.onboarding import Report, Watcher, links
 from brandproxy.store.seal import open_seal
@@ -32,6 +36,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Robots-Tag": "noindex, nofollow",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -67,7 +72,7 @@ class Public:
         name = request.path_params["name"]
         if name not in _FILES:
             raise NotFound("no such file")
-        return FileResponse(_HERE / "static" / name, media_type=_FILES[name])
+        return FileResponse(_HERE / "static" / name, media_type=_FILES[name], headers=_HEADERS)
 
     async def ask(self, request: Request) -> Response:
         """https://caddyserver.com/docs/caddyfile/options#on-demand-tls: any 2xx lets Caddy issue."""
@@ -129,11 +134,27 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
-def routes(context: Context) -> list[BaseRoute]:
+def pages(context: Context) -> list[BaseRoute]:
+    """What customers are given links to; it leads to nothing else."""
     public = Public(context)
     return [
         Open("/onboarding/static/{name}", public.file, "files without data"),
         Open("/onboarding/{link}", public.page, "the sealed link is the right to it"),
         Open("/onboarding/{link}/status", public.status, "the sealed link is the right to it"),
-        Open("/caddy/ask", public.ask, "says of a name only whether it is served"),
     ]
+
+
+def questions(context: Context) -> list[BaseRoute]:
+    """What machines on the operator's side ask without a key."""
+    return [Open("/caddy/ask", Public(context).ask, "says of a name only whether it is served")]
+
+
+def application(context: Context) -> Starlette:
+    """The pages alone, for `control.public_listen`; whatever else is asked gets the same bare answer."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        return PlainTextResponse("There is nothing here.\n", status, _HEADERS)
+
+    handlers: dict[Any, Any] = {HTTPException: refuse, BrandproxyError: refuse}
+    return Starlette(routes=checked(pages(context)), exception_handlers=handlers)

@@ -70,7 +70,9 @@ class NewHost:
 
 @dataclass(frozen=True)
 class DnsView:
-    """A look at the records. `page`: private address to send the customer. Times are seconds."""
+    """A look at the records. Times are seconds.
+
+    `page`: private address to send the customer; empty: set `control.public_listen` and `control.public`."""
 
     host: Host
     page: str

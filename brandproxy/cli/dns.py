@@ -9,6 +9,7 @@ import typer
 
 from brandproxy.cli.common import Json, print_json, print_table, with_context
 from brandproxy.context import Context
+from brandproxy.errors import BadSettings
 
 if TYPE_CHECKING:
     from brandproxy.core.alignment import Alignment
@@ -43,7 +44,7 @@ def dns(
     if link:
         print(with_context(lambda context: page_link(context, name)))
         return
-    host, report, url = with_context(lambda context: _look(context, name))
+    host, report, url, why = with_context(lambda context: _look(context, name))
     if json:
         print_json({"host": asdict(host), "page": url, **asdict(report)})
     elif zone_file:
@@ -54,10 +55,11 @@ def dns(
             print(f"{line.wanted.name}. IN {line.wanted.type} {value}")
     else:
         show(host, report)
-        print(f"\npage for the customer: {url}")
+        print(f"\npage for the customer: {url or why}")
 
 
-async def _look(context: Context, name: str) -> tuple[Host, Report, str]:
+async def _look(context: Context, name: str) -> tuple[Host, Report, str, str]:
+    """The host, a look, the customer's page, and why there is none."""
     import time
 
     from brandproxy.core.watching import Watch
@@ -65,7 +67,10 @@ async def _look(context: Context, name: str) -> tuple[Host, Report, str]:
 
     host = await context.registry.host(name)
     report, _ = await Looker(context.settings).report(host, Watch(), time.time())
-    return host, report, await page_link(context, name)
+    try:
+        return host, report, await page_link(context, name), ""
+    except BadSettings as error:
+        return host, report, "", f"none: {error}. {error.action}"
 
 
 def _modes(one: Alignment) -> str:

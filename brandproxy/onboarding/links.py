@@ -29,5 +29,5 @@ async def open_link(seal: Seal, registry: Registry, token: str) -> Host:
 
 
 def url(settings: Settings, token: str) -> str:
-    base = settings.control.public or f"http://{settings.control.listen}"
-    return f"{base.rstrip('/')}/onboarding/{token}"
+    """The address of a page, for people. Raises BadSettings where none could be opened."""
+    return f"{settings.control.pages_url}/onboarding/{token}"

@@ -182,7 +182,7 @@ class Watcher:
 
 
 async def page_link(context: Context, name: str) -> str:
-    """The private address of the host's onboarding page."""
+    """The private address of the host's onboarding page. Raises BadSettings where no browser could open it."""
     host = await context.registry.host(name)
     return links.url(context.settings, links.make(open_seal(context.settings), host))
 

@@ -54,7 +54,7 @@ async def context(tmp_path: Path, knot: Knot) -> AsyncIterator[Context]:
 @pytest.fixture
 async def site(context: Context) -> AsyncIterator[None]:
     """The control port with the page; DNS watch and certificates beside it."""
-    app = Starlette(routes=public.routes(context))
+    app = Starlette(routes=[*public.pages(context), *public.questions(context)])
     port = int(context.settings.control.listen.rpartition(":")[2])
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
     work = (server.serve(), context.directory.follow(context.store), watch(context), maintain(context))
