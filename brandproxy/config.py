@@ -55,14 +55,6 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 Peers = Annotated[tuple[str, ...], AfterValidator(grants.peers)]
 Grants = dict[str, Annotated[grants.Grant, BeforeValidator(grants.grant)]]
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_EVERYWHERE = ("0.0.0.0", "::", "*")  # noqa: S104 - what a link cannot name
-
-
-def _host(address: str) -> str:
-    """The host of an address to listen at; "" for a socket file."""
-    return "" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]").lower()
-
 
 class Edge(_Section):
     """Where recipients arrive."""
@@ -140,27 +132,6 @@ class Control(_Section):
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return _networks(self.trusted_proxies)
-
-    @property
-    def pages_at(self) -> str:
-        """Where customers' pages are served: an address of their own, else a control port that only this machine
-        reaches, else nowhere ("")."""
-        return self.public_listen or (self.listen if _host(self.listen) in _LOOPBACK else "")
-
-    @property
-    def pages_url(self) -> str:
-        """The URL above customers' pages, without a final slash. Raises BadSettings naming what is to be set."""
-        if not self.pages_at:
-            raise BadSettings(
-                f"customers' pages are served nowhere, since others than this machine reach {self.listen}",
-                "Set control.public_listen to an address for them, control.public to the URL that leads to it.",
-            )
-        if not self.public and (not _host(self.pages_at) or _host(self.pages_at) in _EVERYWHERE):
-            raise BadSettings(
-                f"no browser opens {self.pages_at}",
-                "Set control.public to the URL under which customers reach it.",
-            )
-        return (self.public or f"http://{self.pages_at}").rstrip("/")
 
     @field_validator("trusted_proxies")
     @classmethod

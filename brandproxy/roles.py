@@ -83,6 +83,7 @@ def build_control(context: Context, engine: Engine) -> Starlette:
     from brandproxy.analytics.dashboard import pages
     from brandproxy.analytics.webhooks import api as webhooks
     from brandproxy.filters import http as rewriting
+    from brandproxy.onboarding import links
 
     control = context.settings.control
     routes = [
@@ -91,7 +92,7 @@ def build_control(context: Context, engine: Engine) -> Starlette:
         *webhooks.routes(context),
         *admin.routes(context),
         *public.questions(context),
-        *(public.pages(context) if control.pages_at == control.listen else ()),
+        *(public.pages(context) if links.pages_at(control) == control.listen else ()),
         *rewriting.routes(context),
         guard.openapi_route(analytics.PATHS, webhooks.PATHS, admin.PATHS, rewriting.PATHS),
     ]

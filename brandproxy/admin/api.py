@@ -15,20 +15,16 @@ from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
 from brandproxy import access, blocks, bodies, web
-from brandproxy.admin import assets, hosts
+from brandproxy.admin import api_keys, assets, hosts
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
 from brandproxy.admin.views import (
-    AccessMade,
-    AccessView,
     AuditEntry,
     AuditPage,
     KeyView,
-    NewAccess,
     NewBlock,
     NewPublicKey,
     NewTenant,
-    Rotation,
     TenantChange,
     TenantView,
 )
@@ -113,69 +109,6 @@ async def publish_dkim(call: Call) -> PublicKey:
 
 async def withdraw_dkim(call: Call) -> None:
     await PublicKeys(call.context, _slug(call), call.registry).withdraw(call.path["selector"])
-
-
-async def list_keys(call: Call) -> list[AccessView]:
-    found = [key for key in await access.list_keys(call.context.store) if _sees(call, key.tenant)]
-    uses = await access.last_uses(call.context.store)
-    return [
-        AccessView(
-            key.id, key.tenant, key.note, key.created_at, [*key.principal.scopes_named], key.expires_at or None,
-            uses.get(key.id), key.replaces or None,
-        )
-        for key in found
-    ]  # fmt: skip
-
-
-async def add_key(call: Call) -> AccessMade:
-    """A key grants at most what its maker has, for at most as long."""
-    wanted, who = call.body, call.who
-    if wanted.tenant is None:
-        call.operator()
-    else:
-        web.require_tenant(who, names.slug(wanted.tenant))
-        await call.registry.tenant(wanted.tenant)
-    scopes = who.scopes if wanted.scopes is None else access.scopes_of(wanted.scopes)
-    _within(call, scopes)
-    if who.expires_at and (wanted.expires_at or 0) > who.expires_at:
-        raise access.Forbidden("the new key would outlive yours", "Ask for an earlier `expires_at`.")
-    ends = wanted.expires_at or who.expires_at
-    key, text = await access.create_key(call.context.store, wanted.tenant, wanted.note[:500], scopes, ends)
-    await call.registry.audit("key.create", key.id, tenant=key.tenant or "", after=access.shown(key))
-    return _made(key, text)
-
-
-async def rotate_access(call: Call) -> AccessMade:
-    old = await _access(call)
-    _within(call, old.principal.scopes)
-    store, overlap = call.context.store, call.body.overlap_seconds
-    ending, key, text = await access.rotate_key(store, old.id, overlap, call.who.expires_at)
-    before, after = access.shown(old), access.shown(ending) | {"replaced_by": key.id}
-    await call.registry.audit("key.rotate", old.id, tenant=key.tenant or "", before=before, after=after)
-    return _made(key, text)
-
-
-async def revoke_access(call: Call) -> None:
-    key = await access.revoke_key(call.context.store, (await _access(call)).id)
-    await call.registry.audit("key.revoke", key.id, tenant=key.tenant or "", before=access.shown(key))
-
-
-def _within(call: Call, scopes: frozenset[access.Scope]) -> None:
-    """Nobody makes a key that may do more than their own. Raises MissingScope."""
-    for scope in access.Scope:
-        if scope in scopes:
-            call.who.require(scope)
-
-
-def _made(key: access.AccessKey, text: str) -> AccessMade:
-    return AccessMade(key.id, text, [*key.principal.scopes_named], key.expires_at or None)
-
-
-async def _access(call: Call) -> access.AccessKey:
-    key = await access.get_key(call.context.store, call.path["id"])
-    if not _sees(call, key.tenant):
-        raise access.unknown(key.id)
-    return key
 
 
 def _sees(call: Call, tenant: str | None) -> bool:
@@ -268,13 +201,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE", "/v1/tenants/{slug}/dkim/{selector}", "Withdraw an old key", withdraw_dkim,
         scope=_ADMIN, operator=True,
     ),
-    Operation("GET", "/v1/keys", "List API keys", list_keys, list[AccessView], scope=_ADMIN),
-    Operation("POST", "/v1/keys", "Make an API key", add_key, AccessMade, NewAccess, 201, scope=_ADMIN),
-    Operation("DELETE", "/v1/keys/{id}", "Revoke an API key", revoke_access, scope=_ADMIN),
-    Operation(
-        "POST", "/v1/keys/{id}/rotate", "Make a key in its place; the old one goes on for the overlap",
-        rotate_access, AccessMade, Rotation, 201, scope=_ADMIN,
-    ),
     Operation("GET", "/v1/blocks", "List the kill list", list_blocks, list[Block], scope=_ADMIN),
     Operation(
         "POST", "/v1/blocks", "Block from now on, at all edges in 2 s", add_block, Block, NewBlock, 201,
@@ -286,6 +212,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=(("subject", "only about this"), ("before", "the page behind this id")), scope=_ADMIN,
     ),
     *hosts.OPERATIONS,
+    *api_keys.OPERATIONS,
     *assets.OPERATIONS,
 )  # fmt: skip
 
