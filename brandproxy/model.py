@@ -17,6 +17,7 @@ Home = Annotated[str, Text(2048, WEB)]
 Patterns = Annotated[tuple[Annotated[str, Text(500, PATTERN)], ...], Many(1000)]
 Document = Annotated[str, Text(131_072, r"[^\x00]*")]  # Apple reads 128 KiB of an app-site association
 
+Approach = Literal["cnames", "zone", "relay", "manual"]
 AddressPrivacy = Literal["full", "truncated", "hashed", "none"]
 Signed = Literal["skip", "strip"]
 UnsubscribeLinks = Literal["click", "private", "leave"]
@@ -31,6 +32,12 @@ class HostState(StrEnum):
 
 
 PROVEN = frozenset({HostState.VERIFIED, HostState.LIVE, HostState.BROKEN})  # states a proof leads to
+
+
+class SenderState(StrEnum):
+    PENDING = "pending"  # a claim: its records were not seen
+    PROVEN = "proven"  # its records lead to this claim's own label, or the operator vouched for it
+    BROKEN = "broken"  # the records are gone after having been right
 
 
 class Kind(StrEnum):
@@ -156,6 +163,28 @@ class Host:
         if self.proven_at is None:
             return self.state in PROVEN or (self.state is HostState.SUSPENDED and self.before in PROVEN)
         return self.proven_at > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A tenant's claim to a domain that mail is sent from. Any number of tenants may claim one; it is `PROVEN` for
+    one at most.
+
+    `label` is this claim's own name under `dns.dkim_domain` and `dns.bounce_host`, never given out twice.
+    `vouched`: proven by the operator's word. `by_slug`: claimed before there were labels, so records that lead to
+    `<selector>.<tenant>.<dns.dkim_domain>` are right too.
+    """
+
+    domain: str
+    tenant: str
+    label: str
+    approach: Approach = "cnames"
+    state: SenderState = SenderState.PENDING
+    reason: str = ""
+    since: int = 0  # when the state last changed, seconds
+    created_at: int = 0
+    vouched: bool = False
+    by_slug: bool = False
 
 
 @dataclass(frozen=True, slots=True)

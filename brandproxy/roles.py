@@ -167,10 +167,12 @@ class _Server(uvicorn.Server):
 
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
     from brandproxy.analytics import upkeep
+    from brandproxy.senders import watch as senders
 
     led: dict[str, Callable[[], Awaitable[None]]] = {
         "certificates": lambda: certs.maintain(context),
         "onboarding": lambda: onboarding.watch(context),
+        "senders": lambda: senders.watch(context),
         "analytics": lambda: upkeep.maintain(context, engine),
         "webhooks": lambda: _webhooks(context, engine),
     }

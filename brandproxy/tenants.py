@@ -16,10 +16,11 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from brandproxy.config import Settings
-from brandproxy.core import domains, names, urls
+from brandproxy.core import domains, names, signing, urls
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import PROVEN, Host, HostState, Policy, SigningKey, Tenant
+from brandproxy.senders import Senders, departure
 from brandproxy.store import Entry, Store, keys
 from brandproxy.store.records import Unreadable, mended, readable
 from brandproxy.store.seal import Seal, open_seal
@@ -76,6 +77,7 @@ class Registry:
     ) -> None:
         self.store = store
         self.codec = Codec(open_seal(settings))
+        self._settings = settings
         self._domain = settings.edge.domain
         self._now = now
         self._actor = actor
@@ -86,13 +88,24 @@ class Registry:
         other._actor = actor
         return other
 
+    @property
+    def senders(self) -> Senders:
+        return Senders(self.store, self._settings, self.audit, self._now)
+
+    async def bring_up(self) -> None:
+        """What a version before this one left is brought up to it, once."""
+        await departure.bring_up(self.store, self.senders, self.hosts)
+
     async def add_tenant(self, slug: str, name: str = "", policy: Policy | None = None) -> Tenant:
-        """A new tenant with its first key. Raises Conflict when the slug is taken."""
+        """A new tenant with its first key. Raises Conflict when the slug is taken, or was once."""
+        await self.bring_up()
+        await departure.refuse_former(self.store, names.slug(slug))
         now = int(self._now())
         key = SigningKey(0, secrets.token_bytes(32), now)
         tenant = Tenant(names.slug(slug), (key,), name or slug, policy or Policy(), created_at=now)
         if not await self.store.create(keys.tenant(slug), self.codec.dump(tenant)):
             raise Conflict(f"tenant {slug!r} exists already")
+        await departure.refuse_former(self.store, slug, made=True)
         await self.audit("tenant.add", slug)
         return tenant
 
@@ -133,14 +146,7 @@ class Registry:
         """A new newest key; the old ones go on verifying what is mailed."""
 
         def rotate(tenant: Tenant) -> Tenant:
-            used = {key.number for key in tenant.keys}
-            number = next((n for n in range(64) if n not in used), None)
-            if number is None:
-                raise Conflict("all 64 key numbers are in use", "Remove a revoked key first.")
-            return replace(
-                tenant,
-                keys=(SigningKey(number, secrets.token_bytes(32), int(self._now())), *tenant.keys),
-            )
+            return signing.rotated(tenant, secrets.token_bytes(32), int(self._now()))
 
         return await self.change_tenant(slug, rotate, "tenant.rotate-key")
 
@@ -148,25 +154,21 @@ class Registry:
         """Refuse every token signed with this key, from now on, on all edges."""
 
         def revoke(tenant: Tenant) -> Tenant:
-            if number not in {key.number for key in tenant.keys}:
-                raise NotFound(f"tenant {slug!r} has no key {number}", f"See `brandproxy tenant show {slug}`.")
-            now = int(self._now())
-            return replace(
-                tenant,
-                keys=tuple(replace(k, revoked_at=now) if k.number == number else k for k in tenant.keys),
-            )
+            return signing.revoked(tenant, number, int(self._now()))
 
         return await self.change_tenant(slug, revoke, f"tenant.revoke-key {number}")
 
     async def remove_tenant(self, slug: str) -> None:
-        """Raises Conflict while the tenant has hosts: links in mails lead there."""
+        """Its senders, keys and records end with it, and its slug is never given out again.
+
+        Raises Conflict while the tenant has hosts: links in mails lead there.
+        """
+        await self.bring_up()
+        await self.tenant(slug)
         hosts = [host.name for host in await self.hosts() if host.tenant == slug]
         if hosts:
             raise Conflict(f"tenant {slug!r} has hosts: {', '.join(hosts)}", "Remove the hosts first.")
-        if not await self.store.delete(keys.tenant(slug)):
-            raise NotFound(f"no tenant {slug!r}")
-        await self.store.delete(keys.retention(slug))
-        await self.audit("tenant.remove", slug)
+        await departure.remove(self.store, self.senders, slug, self.audit)
 
     async def add_host(self, name: str, tenant: str, state: HostState = HostState.PENDING, zone: str = "") -> Host:
         """Claim a name for a tenant, atomically, with a CNAME target that was never given out before.
@@ -176,6 +178,7 @@ class Registry:
         Raises BadInput (not a name one customer can own), Conflict (somebody has it).
         """
         name = self._claimable(name)
+        await self.bring_up()
         await self.tenant(tenant)
         now = int(self._now())
         if zone:
@@ -187,6 +190,7 @@ class Registry:
             if await self.store.create(keys.host(name), self.codec.dump(host)):
                 await self.audit("host.add", name, host.change, tenant=tenant)
                 await self.tell(host)
+                await self.senders.add_default(host)
                 return host
         there = await self.host(name)
         if there.tenant == tenant:
@@ -259,6 +263,7 @@ class Registry:
         host = await self._change(keys.host(before.name), give, f"host {name}")
         await self.audit("host.transfer", host.name, host.change, tenant=tenant, before=before.tenant)
         await self.tell(host)
+        await self.senders.add_default(host)
         return host
 
     async def host(self, name: str) -> Host:

@@ -150,7 +150,7 @@ async def test_every_change_leaves_an_audit_entry_with_its_reason(context: Conte
     await context.registry.add_host("links.acme.com", "acme")
     await context.registry.set_host_state("links.acme.com", HostState.BROKEN, "CNAME is gone")
     entries = [json.loads(entry.value) for entry in await context.store.list(keys.AUDIT)]
-    assert [entry["what"] for entry in entries] == ["tenant.add", "host.add", "host.state"]
+    assert [entry["what"] for entry in entries] == ["tenant.add", "host.add", "sender.add", "host.state"]
     assert entries[-1]["reason"] == "CNAME is gone"
     assert {entry["actor"] for entry in entries} == {"test"}
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
 from brandproxy import access, blocks, bodies, web
-from brandproxy.admin import api_keys, assets, hosts
+from brandproxy.admin import api_keys, assets, hosts, senders
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
 from brandproxy.admin.views import (
@@ -104,11 +104,16 @@ async def list_dkim(call: Call) -> list[PublicKey]:
 
 
 async def publish_dkim(call: Call) -> PublicKey:
-    return await PublicKeys(call.context, _slug(call), call.registry).publish(call.path["selector"], call.body.key)
+    return (await _public_keys(call, call.body.domain).publish(call.path["selector"], call.body.key))[0]
 
 
 async def withdraw_dkim(call: Call) -> None:
-    await PublicKeys(call.context, _slug(call), call.registry).withdraw(call.path["selector"])
+    await _public_keys(call, call.query.get("domain", "")).withdraw(call.path["selector"])
+
+
+def _public_keys(call: Call, domain: str) -> PublicKeys:
+    slug = _slug(call)
+    return PublicKeys(call.context, names.hostname(domain) if domain else slug, call.registry, slug)
 
 
 def _sees(call: Call, tenant: str | None) -> bool:
@@ -199,7 +204,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "DELETE", "/v1/tenants/{slug}/dkim/{selector}", "Withdraw an old key", withdraw_dkim,
-        scope=_ADMIN, operator=True,
+        query=(("domain", "of this sender only"),), scope=_ADMIN, operator=True,
     ),
     Operation("GET", "/v1/blocks", "List the kill list", list_blocks, list[Block], scope=_ADMIN),
     Operation(
@@ -213,6 +218,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *hosts.OPERATIONS,
     *api_keys.OPERATIONS,
+    *senders.OPERATIONS,
     *assets.OPERATIONS,
 )  # fmt: skip
 

@@ -86,9 +86,11 @@ class DnsView:
 
 @dataclass(frozen=True)
 class NewPublicKey:
-    """`key`: the public key as PEM, as the TXT record's text, or as opendkim-genkey writes it."""
+    """`key`: the public key as PEM, as the TXT record's text, or as opendkim-genkey writes it. `domain`: for this
+    sender only; empty: for all of the tenant's."""
 
     key: str
+    domain: str = ""
 
 
 @dataclass(frozen=True)

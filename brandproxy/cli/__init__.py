@@ -25,6 +25,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("origin", "origin"),
     ("cache", "cache"),
     ("dns", None),
+    ("sender", "sender"),
     ("dkim", "dkim"),
     ("cert", "cert"),
     ("token", "token"),

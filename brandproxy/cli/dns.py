@@ -64,9 +64,12 @@ async def _look(context: Context, name: str) -> tuple[Host, Report, str, str]:
 
     from brandproxy.core.watching import Watch
     from brandproxy.onboarding import Looker, page_link
+    from brandproxy.senders import of_host
 
+    await context.registry.bring_up()
     host = await context.registry.host(name)
-    report, _ = await Looker(context.settings).report(host, Watch(), time.time())
+    sending = await of_host(context.registry.senders, context.settings.dns, host)
+    report, _ = await Looker(context.settings).report(host, Watch(), time.time(), sending)
     try:
         return host, report, await page_link(context, name), ""
     except BadSettings as error:

@@ -47,10 +47,12 @@ def add(
 async def _add(context: Context, name: str, tenant: str, zone: str) -> tuple[Host, list[Wanted]]:
     """The host, and what its customer has to create."""
     from brandproxy.onboarding import Looker
+    from brandproxy.senders import of_host
 
     host = await context.registry.add_host(name, tenant, zone=zone)
-    records = Looker(context.settings).wanted(host)
-    return host, [record for record in records if record.needed and not record.ours]
+    sending = await of_host(context.registry.senders, context.settings.dns, host)
+    records = Looker(context.settings).wanted(host, sending)
+    return host, [record for record in records if not record.ours]
 
 
 @app.command("list")

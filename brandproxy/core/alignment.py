@@ -8,17 +8,8 @@ from dataclasses import dataclass
 
 from brandproxy.core import dkim
 from brandproxy.core.domains import registered
-from brandproxy.core.records import (
-    Finding,
-    MailNames,
-    Observation,
-    Seen,
-    Wanted,
-    bounce_name,
-    mail_domain,
-    selector_name,
-)
-from brandproxy.model import Host
+from brandproxy.core.records import Finding, Observation, Seen, Wanted
+from brandproxy.core.senders import Sending, through
 
 _NO_RECORD = Seen("failed")
 
@@ -45,15 +36,13 @@ class Policy:
     aspf: str
 
 
-def questions(host: Host, mail: MailNames) -> list[tuple[str, str]]:
+def questions(sending: Sending) -> list[tuple[str, str]]:
     """(type, name) to be looked for at the ends of CNAMEs, beside the records themselves."""
-    domain, found = mail_domain(host), list[tuple[str, str]]()
-    if mail.dkim_domain:
-        found += [("TXT", selector_name(selector, domain)) for selector in mail.selectors]
-    if mail.bounce_host:
-        found += [("TXT", bounce_name(domain)), ("MX", bounce_name(domain))]
+    found = [("TXT", name) for name in sending.selector_names.values()]
+    if sending.bounce:
+        found += [("TXT", sending.bounce), ("MX", sending.bounce)]
     if found:
-        found += [("TXT", f"_dmarc.{name}") for name in senders(domain)]
+        found += [("TXT", f"_dmarc.{name}") for name in senders(sending.domain)]
     return found
 
 
@@ -72,31 +61,43 @@ def policy(sender: str, seen: Observation) -> Policy | None:
     return None
 
 
-def alignments(host: Host, mail: MailNames, seen: Observation) -> list[Alignment]:
+def alignments(sending: Sending | None, seen: Observation) -> list[Alignment]:
     """Each sender by each mechanism. Without a policy the modes are the relaxed ones it would begin with."""
-    domain, found = mail_domain(host), list[Alignment]()
-    for sender in senders(domain):
+    if sending is None:
+        return []
+    found, names = list[Alignment](), sending.selector_names
+    for sender in senders(sending.domain):
         rule = policy(sender, seen) or Policy("", "relaxed", "relaxed")
-        if mail.dkim_domain:
-            names = [selector_name(selector, domain) for selector in mail.selectors]
-            signed = any(_has_key(seen, name) for name in names)
-            found.append(_aligned(sender, "DKIM", domain, rule.adkim, signed, " ".join(names)))
-        if mail.bounce_host:
-            name = bounce_name(domain)
-            found.append(_aligned(sender, "SPF", name, rule.aspf, len(_spf(seen, name)) == 1, name))
+        if names:
+            signed = any(sending.has_key(selector, seen) for selector in names)
+            found.append(_aligned(sender, "DKIM", sending.domain, rule.adkim, signed, " ".join(names.values())))
+        if name := sending.bounce:
+            found.append(_aligned(sender, "SPF", name, rule.aspf, _returns(sending, seen), name))
     return found
 
 
-def by_hand(record: Wanted, seen: Observation) -> tuple[str, ...]:
-    """What does the work of a wanted CNAME at the name itself: a usable key, or one SPF record with an MX.
+def _returns(sending: Sending, seen: Observation) -> bool:
+    """Whether the bounce host has one SPF record, and one of ours where it is a CNAME."""
+    led = through(seen, sending.bounce)
+    return len(_spf(seen, sending.bounce)) == 1 and (not led or bool(set(led) & set(sending.bounce_targets)))
+
+
+def leads(record: Wanted, seen: Observation) -> bool:
+    """Whether a record wanted for mail leads to its value, at once or over other names."""
+    return bool({record.value, *record.also} & set(through(seen, record.name)))
+
+
+def by_hand(record: Wanted, seen: Observation, sending: Sending | None) -> tuple[str, ...]:
+    """What does the work of a wanted CNAME at the name itself: the key we published, or one SPF record with an MX.
 
     It holds until we change something behind our own name; then the customer has to follow.
     """
-    if record.type != "CNAME" or record.needed or seen.mail.get((record.type, record.name), _NO_RECORD).values:
+    if sending is None or record.type != "CNAME" or record.needed or through(seen, record.name):
         return ()
     txt, mx = (seen.ends.get((kind, record.name), _NO_RECORD).values for kind in ("TXT", "MX"))
-    if "._domainkey." in record.name:
-        return txt if _has_key(seen, record.name) else ()
+    for selector, name in sending.selector_names.items():
+        if name == record.name:
+            return txt if sending.has_key(selector, seen) else ()
     spf = _spf(seen, record.name)
     return (*spf, *mx) if mx and len(spf) == 1 else ()
 
@@ -108,32 +109,51 @@ def _aligned(sender: str, mechanism: str, identity: str, mode: str, right: bool,
     )
 
 
-def health(host: Host, mail: MailNames, seen: Observation) -> list[Finding]:
+def health(sending: Sending | None, seen: Observation) -> list[Finding]:
     """What is wrong behind records that are right, and with the policy."""
-    return [*_keys(host, mail, seen), *_bounces(host, mail, seen), *_policies(host, mail, seen)]
+    if sending is None:
+        return []
+    return [*_keys(sending, seen), *_bounces(sending, seen), *_policies(sending, seen)]
 
 
-def _keys(host: Host, mail: MailNames, seen: Observation) -> Iterator[Finding]:
-    names = [selector_name(selector, mail_domain(host)) for selector in mail.selectors if mail.dkim_domain]
-    names = [name for name in names if _stands(seen, name)]
-    answers = [seen.ends.get(("TXT", name), _NO_RECORD) for name in names]
-    for name, answer in zip(names, answers, strict=True):
-        for value in answer.values:
-            if reason := dkim.fault(value):
-                yield Finding(
-                    "dkim-key-bad", False, f"The DKIM key at {name} cannot be used: {reason}.",
-                    "This is for the operator: publish the signer's key with `brandproxy dkim publish`.",
-                )  # fmt: skip
-    if names and not any(answer.values or answer.status == "failed" for answer in answers):
+def _keys(sending: Sending, seen: Observation) -> Iterator[Finding]:
+    led, silent = False, False
+    for selector, name in sending.selector_names.items():
+        answer, own = seen.ends.get(("TXT", name), _NO_RECORD), through(seen, name)
+        ours = bool(set(own) & set(sending.key_names(selector)))
+        led, silent = led or ours, silent or answer.status == "failed"
+        if ours:
+            yield from _behind(name, answer, sending.has_key(selector, seen))
+        elif answer.values and not sending.has_key(selector, seen):
+            yield Finding(
+                "dkim-key-other", False, f"{name} has a key that is not ours: mail we send does not verify by it.",
+                f"Replace it by: {name}. CNAME {sending.key_names(selector)[0]}.",
+            )  # fmt: skip
+    found = any(sending.has_key(selector, seen) for selector in sending.selector_names)
+    if led and not found and not silent:
         yield Finding(
-            "dkim-key-missing", False, f"None of the DKIM selectors of {mail_domain(host)} leads to a key.",
+            "dkim-key-missing", False, f"None of the DKIM selectors of {sending.domain} leads to a key of ours.",
             "This is for the operator: publish the signer's key with `brandproxy dkim publish`.",
         )  # fmt: skip
 
 
-def _bounces(host: Host, mail: MailNames, seen: Observation) -> Iterator[Finding]:
-    name = bounce_name(mail_domain(host))
-    if not mail.bounce_host or not _stands(seen, name):
+def _behind(name: str, answer: Seen, right: bool) -> Iterator[Finding]:
+    """What is wrong with a key at our own name."""
+    fix = "This is for the operator: publish the signer's key with `brandproxy dkim publish`."
+    reason = next(filter(None, map(dkim.fault, answer.values)), "")
+    if reason:
+        yield Finding("dkim-key-bad", False, f"The DKIM key at {name} cannot be used: {reason}.", fix)
+    elif len(answer.values) > 1:
+        yield Finding("dkim-key-bad", False, f"{name} leads to two DKIM records, of which none holds.", fix)
+    elif answer.values and not right:
+        yield Finding("dkim-key-other", False, f"{name} leads to another key than was published.", fix)
+
+
+def _bounces(sending: Sending, seen: Observation) -> Iterator[Finding]:
+    name = sending.bounce
+    led = through(seen, name) if name else ()
+    target = next((one for one in sending.bounce_targets if one in led), "")
+    if not target:
         return
     txt, mx = (seen.ends.get((kind, name), _NO_RECORD) for kind in ("TXT", "MX"))
     if txt.status != "failed" and len(_spf(seen, name)) != 1:
@@ -142,19 +162,19 @@ def _bounces(host: Host, mail: MailNames, seen: Observation) -> Iterator[Finding
         )
         yield Finding(
             "spf-missing", False, f"{name} leads to {many}.",
-            f"This is for the operator: {mail.bounce_host} needs one TXT record that begins with v=spf1.",
+            f"This is for the operator: {target} needs one TXT record that begins with v=spf1.",
         )  # fmt: skip
     if mx.status != "failed" and not mx.values:
         yield Finding(
             "bounce-mx-missing", False, f"{name} takes no mail, so bounces get lost.",
-            f"This is for the operator: {mail.bounce_host} needs an MX record.",
+            f"This is for the operator: {target} needs an MX record.",
         )  # fmt: skip
 
 
-def _policies(host: Host, mail: MailNames, seen: Observation) -> Iterator[Finding]:
-    if not (mail.dkim_domain or mail.bounce_host):
+def _policies(sending: Sending, seen: Observation) -> Iterator[Finding]:
+    if not (sending.selector_names or sending.bounce):
         return
-    names = senders(mail_domain(host))
+    names = senders(sending.domain)
     if any(seen.ends.get(("TXT", f"_dmarc.{name}"), _NO_RECORD).status == "failed" for name in names):
         return
     for name in names:
@@ -169,7 +189,7 @@ def _policies(host: Host, mail: MailNames, seen: Observation) -> Iterator[Findin
             "dmarc-missing", False, f"{names[-1]} has no DMARC policy; large mailbox providers ask for one.",
             f'Create: _dmarc.{names[-1]}. TXT "v=DMARC1; p=none"',
         )  # fmt: skip
-    for one in alignments(host, mail, seen):
+    for one in alignments(sending, seen):
         if one.mode == "strict" and not one.strict:
             tag = "adkim" if one.mechanism == "DKIM" else "aspf"
             yield Finding(
@@ -178,15 +198,6 @@ def _policies(host: Host, mail: MailNames, seen: Observation) -> Iterator[Findin
                 f"the policy is strict ({tag}=s).",
                 f"Let {'SPF' if tag == 'adkim' else 'DKIM'} align instead, or change {tag} to r.",
             )  # fmt: skip
-
-
-def _stands(seen: Observation, name: str) -> bool:
-    """Whether the CNAME is there at all; without it there is nothing to say about its end."""
-    return bool(seen.mail.get(("CNAME", name), _NO_RECORD).values)
-
-
-def _has_key(seen: Observation, name: str) -> bool:
-    return any(not dkim.fault(value) for value in seen.ends.get(("TXT", name), _NO_RECORD).values)
 
 
 def _spf(seen: Observation, name: str) -> list[str]:

@@ -34,6 +34,17 @@ def key_record(text: str) -> str:
     return record
 
 
+REVOKED = "v=DKIM1; p="  # §3.6.1: this key was revoked
+
+
+def same_key(one: str, two: str) -> bool:
+    """Whether two records hold the same public key."""
+    found = [dict(_tags(record)) for record in (one, two)]
+    algorithm, key = ([tags.get(name, default) for tags in found] for name, default in (("k", "rsa"), ("p", "")))
+    key = ["".join(text.split()) for text in key]
+    return bool(key[0]) and key[0] == key[1] and algorithm[0] == algorithm[1]
+
+
 def fault(record: str) -> str:
     """Why verifiers would not take a record; empty: they would."""
     tags = dict(_tags(record))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from brandproxy.core import caa
-from brandproxy.core.alignment import by_hand
+from brandproxy.core.alignment import by_hand, leads
 from brandproxy.core.records import Finding, Observation, Verdict, Wanted, apex_wanted, proxied, verdict
+from brandproxy.core.senders import Sending
 from brandproxy.model import Host
 
 CODES = {
@@ -16,7 +17,7 @@ CODES = {
     "apex-needs-txt", "txt-missing", "txt-elsewhere", "proxied", "stray-aaaa", "wildcard-answers", "chain-long",
     "parent-hsts", "caa-forbids", "caa-failing", "mail-record-missing", "mail-record-elsewhere",
     "mail-record-by-hand", "record-kept-by-us", "zone-update-failing", "dkim-key-missing", "dkim-key-bad",
-    "spf-missing",
+    "dkim-key-other", "sender-contested", "spf-missing",
     "bounce-mx-missing", "dmarc-missing", "dmarc-double", "alignment-strict",
 }  # fmt: skip
 
@@ -161,15 +162,15 @@ def _caa(host: Host, seen: Observation, issuer: caa.Issuer) -> Iterator[Finding]
                 return
 
 
-def mail_findings(records: list[Wanted], seen: Observation) -> list[Finding]:
+def mail_findings(records: list[Wanted], seen: Observation, sending: Sending | None) -> list[Finding]:
     """About the records wanted for mail's good; links work without them."""
     found = []
     for record in records:
         answer = seen.mail.get((record.type, record.name))
-        if record.needed or answer is None or answer.status == "failed" or record.value in answer.values:
+        if record.needed or answer is None or answer.status == "failed" or leads(record, seen):
             continue
         create = f"Create: {record.name}. {record.type} {record.value}."
-        if by_hand(record, seen):
+        if by_hand(record, seen, sending):
             sentence = f"{record.name} was made by hand: it works until something changes on our side."
             fix = f"Better, so that it changes without you: {record.name}. CNAME {record.value}."
             found.append(Finding("mail-record-by-hand", False, sentence, fix))

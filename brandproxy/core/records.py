@@ -9,11 +9,11 @@ Proof of control is one of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from brandproxy.core.caa import Caa
-from brandproxy.core.domains import registered
 from brandproxy.model import Host
 
 
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A record that has to be there. `why` is for people; `needed` False: not what proves the name; `ours`: in a
-    zone delegated to us, so we publish it."""
+    zone delegated to us, so we publish it; `also`: older values that do as well."""
 
     type: str
     name: str
@@ -34,6 +34,7 @@ class Wanted:
     why: str
     needed: bool = True
     ours: bool = False
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,7 @@ class Observation:
     delegation: Seen | None = None  # NS at the delegated zone, where there is one
     mail: dict[tuple[str, str], Seen] = field(default_factory=dict)  # (type, name) of records not needed
     ends: dict[tuple[str, str], Seen] = field(default_factory=dict)  # what stands at the ends of their CNAMEs
-
-
-@dataclass(frozen=True, slots=True)
-class MailNames:
-    """The ESP's side of DKIM and return-path; empty: not part of what is asked of customers."""
-
-    dkim_domain: str = ""
-    selectors: tuple[str, ...] = ()
-    bounce_host: str = ""
-
-    def key_name(self, selector: str, tenant: str) -> str:
-        """Where the operator keeps the tenant's public key; customers' selectors are CNAMEs to it."""
-        return f"{selector}.{tenant}.{self.dkim_domain}"
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> the names those lead through
 
 
 def certificate_names(host: Host) -> tuple[str, ...]:
@@ -109,15 +98,15 @@ def proof_name(host: str) -> str:
     return f"_brandproxy.{host}"
 
 
-def wanted(host: Host, nameservers: tuple[str, ...] = (), mail: MailNames | None = None) -> list[Wanted]:
-    """The records that have to be there. Of a delegated zone the customer creates the NS records only."""
-    mail_wanted = mail_records(host, mail or MailNames())
+def wanted(host: Host, nameservers: tuple[str, ...] = (), mail: Sequence[Wanted] = ()) -> list[Wanted]:
+    """The records that have to be there, `mail` those of the sender. Of a delegated zone the customer creates
+    the NS records only."""
     why = "links and images in your mail go through this name"
     if host.zone:
         hands = "hands this part of your domain to us; we keep all other records in it"
         delegation = [Wanted("NS", host.zone, server, hands) for server in nameservers]
-        return [*delegation, Wanted("CNAME", host.name, host.target, why, needed=False, ours=True), *mail_wanted]
-    return [Wanted("CNAME", host.name, host.target, why), *mail_wanted]
+        return [*delegation, Wanted("CNAME", host.name, host.target, why, needed=False, ours=True), *mail]
+    return [Wanted("CNAME", host.name, host.target, why), *mail]
 
 
 def apex_wanted(host: Host) -> list[Wanted]:
@@ -126,37 +115,6 @@ def apex_wanted(host: Host) -> list[Wanted]:
         Wanted("ALIAS", host.name, host.target, "leads to us; called ALIAS, ANAME or flattened CNAME"),
         Wanted("TXT", proof_name(host.name), host.target, "proves that the name is yours"),
     ]
-
-
-def mail_records(host: Host, mail: MailNames) -> list[Wanted]:
-    """DKIM selectors as CNAMEs, two at least, so that keys rotate without the customer; the bounce host."""
-    domain, ours = mail_domain(host), bool(host.zone)
-    found = []
-    if mail.dkim_domain:
-        why = "signs your mail; with two of them keys change without you"
-        found = [
-            Wanted(
-                "CNAME", selector_name(selector, domain), mail.key_name(selector, host.tenant), why, False, ours
-            )
-            for selector in mail.selectors
-        ]
-    if mail.bounce_host:
-        why = "return-path of your mail, so that SPF passes under your own name"
-        found.append(Wanted("CNAME", bounce_name(domain), mail.bounce_host, why, False, ours))
-    return found
-
-
-def mail_domain(host: Host) -> str:
-    """The domain mail is sent from: the delegated zone, else the name above the link host."""
-    return host.zone or (host.name if registered(host.name) == host.name else host.name.partition(".")[2])
-
-
-def selector_name(selector: str, domain: str) -> str:
-    return f"{selector}._domainkey.{domain}"
-
-
-def bounce_name(domain: str) -> str:
-    return f"bounce.{domain}"
 
 
 def verdict(host: Host, seen: Observation) -> Verdict:

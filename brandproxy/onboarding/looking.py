@@ -12,7 +12,6 @@ from brandproxy.core.domains import registered
 from brandproxy.core.findings import findings, mail_findings
 from brandproxy.core.records import (
     FAILED,
-    MailNames,
     Observation,
     Seen,
     Wanted,
@@ -22,6 +21,7 @@ from brandproxy.core.records import (
     verdict,
     wanted,
 )
+from brandproxy.core.senders import Sending, contested, mail_records
 from brandproxy.core.watching import Watch, observe
 from brandproxy.errors import BrandproxyError
 from brandproxy.fetch import open_fetcher
@@ -45,54 +45,56 @@ class Looker:
         self._domain = settings.edge.domain
         self._issuer = caa.Issuer(settings.certs.caa_names if settings.certs.ca not in ("none", "dev") else ())
         self._nameservers = tuple(_split(dns.nameservers))
-        self.mail = MailNames(dns.dkim_domain, tuple(_split(dns.dkim_selectors)), dns.bounce_host)
         self.resolver = Resolver(
             parse_servers(dns.servers), parse_servers(dns.recursive), settings.outbound.networks
         )
 
-    def wanted(self, host: Host) -> list[Wanted]:
-        return wanted(host, self._nameservers, self.mail)
+    def wanted(self, host: Host, sending: Sending | None = None) -> list[Wanted]:
+        return wanted(host, self._nameservers, mail_records(sending, ours=bool(host.zone)))
 
-    async def report(self, host: Host, before: Watch, now: float) -> tuple[Report, Observation]:
+    async def report(
+        self, host: Host, before: Watch, now: float, sending: Sending | None = None
+    ) -> tuple[Report, Observation]:
         """Look once: the watch after this observation, the records line by line, what is wrong."""
-        records = self.wanted(host)
-        seen = await self.observe(host, records)
+        records = self.wanted(host, sending)
+        seen = await self.observe(host, records, sending)
         decided = verdict(host, seen)
         issuer = replace(self._issuer, method="dns-01" if host.zone else "http-01")
         found = [
             *findings(host, seen, issuer, self._domain),
-            *mail_findings(records, seen),
-            *alignment.health(host, self.mail, seen),
+            *contested(sending),
+            *mail_findings(records, seen, sending),
+            *alignment.health(sending, seen),
         ]
-        aligned = tuple(alignment.alignments(host, self.mail, seen))
+        aligned = tuple(alignment.alignments(sending, seen))
         if seen.apex and not host.zone:
             records = [*apex_wanted(host), *records[1:]]
         watch = observe(before, decided, now)
-        kept = lines(host, records, seen, decided)
+        kept = lines(records, seen, decided, sending)
         return Report(watch, kept, tuple(found), alignment=aligned, target=host.target), seen
 
-    async def observe(self, host: Host, records: list[Wanted]) -> Observation:
+    async def observe(self, host: Host, records: list[Wanted], sending: Sending | None = None) -> Observation:
         """Everything there is to see, in bounded time."""
         try:
             async with asyncio.timeout(_LONGEST):
-                return await self._observe(host, records)
+                return await self._observe(host, records, sending)
         except TimeoutError:
             return Observation(cname=FAILED, txt=FAILED, delegation=FAILED if host.zone else None)
 
-    async def _observe(self, host: Host, records: list[Wanted]) -> Observation:
+    async def _observe(self, host: Host, records: list[Wanted], sending: Sending | None) -> Observation:
         """Questions that do not need each other's answers go out together."""
         name = host.name
-        caa_set, delegation, (mail, ends), bogus, txt, edge = await asyncio.gather(
+        caa_set, delegation, (mail, ends, chains), bogus, txt, edge = await asyncio.gather(
             self.resolver.caa(certificate_names(host)[0]),
             self._delegation(host),
-            self._mail_records(host, records),
+            self._mail_records(records, sending),
             self.resolver.bogus(name),
             self.resolver.look(proof_name(name), "TXT"),
             self.resolver.addresses(host.target),
         )
         seen = Observation(
             cname=Seen("empty"), txt=txt, edge=edge, bogus=bogus, caa=caa_set[0], caa_at=caa_set[1],
-            caa_failed=caa_set[2], delegation=delegation, mail=mail, ends=ends,
+            caa_failed=caa_set[2], delegation=delegation, mail=mail, ends=ends, chains=chains,
         )  # fmt: skip
         if host.zone:
             return seen
@@ -150,13 +152,17 @@ class Looker:
         ours = set(self._nameservers) <= set(found.values) and bool(self._nameservers)
         return found if ours else Seen("wrong", found.values)
 
-    async def _mail_records(self, host: Host, records: list[Wanted]) -> tuple[_Answers, _Answers]:
-        """The records that are not needed for links, and what stands at the ends of their CNAMEs."""
+    async def _mail_records(
+        self, records: list[Wanted], sending: Sending | None
+    ) -> tuple[_Answers, _Answers, dict[str, tuple[str, ...]]]:
+        """The records that are not needed for links, what stands at the ends of their CNAMEs, and those."""
         asked = [(record.type, record.name) for record in records if not record.needed]
-        behind = alignment.questions(host, self.mail) if asked else []
+        behind = alignment.questions(sending) if asked and sending else []
         found = await asyncio.gather(*(self.resolver.look(name, kind) for kind, name in asked))
         ends = await asyncio.gather(*(self.resolver.chase(name, kind) for kind, name in behind))
-        return dict(zip(asked, found, strict=True)), dict(zip(behind, [end.end for end in ends], strict=True))
+        chains = {name: end.chain for (_, name), end in zip(behind, ends, strict=True) if end.chain}
+        answers = dict(zip(behind, [end.end for end in ends], strict=True))
+        return dict(zip(asked, found, strict=True)), answers, chains
 
 
 def _split(text: str) -> list[str]:

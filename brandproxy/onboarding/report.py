@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter
 
-from brandproxy.core.alignment import Alignment, by_hand
+from brandproxy.core.alignment import Alignment, by_hand, leads
 from brandproxy.core.records import Finding, Observation, Verdict, Wanted
+from brandproxy.core.senders import Sending
 from brandproxy.core.watching import Watch
 from brandproxy.model import Host
 
@@ -64,11 +65,13 @@ def load(value: bytes) -> Report:
     return found if all(0 <= at <= 1e11 for at in (found.watch.next_at, found.watch.checked_at)) else Report()
 
 
-def lines(host: Host, wanted: list[Wanted], seen: Observation, verdict: Verdict) -> tuple[Line, ...]:
-    return tuple(_line(host, record, seen, verdict) for record in wanted)
+def lines(
+    wanted: list[Wanted], seen: Observation, verdict: Verdict, sending: Sending | None = None
+) -> tuple[Line, ...]:
+    return tuple(_line(record, seen, verdict, sending) for record in wanted)
 
 
-def _line(host: Host, record: Wanted, seen: Observation, verdict: Verdict) -> Line:
+def _line(record: Wanted, seen: Observation, verdict: Verdict, sending: Sending | None) -> Line:
     if not record.needed:
         answer = seen.mail.get((record.type, record.name))
     elif record.type == "NS":
@@ -82,10 +85,10 @@ def _line(host: Host, record: Wanted, seen: Observation, verdict: Verdict) -> Li
         values = values or (*seen.a.values, *seen.aaaa.values)
         right = verdict is Verdict.PROVEN
     else:
-        right = record.value in values
+        right = record.value in values or leads(record, seen)
     if right:
         return Line(record, values, "right")
-    if own := by_hand(record, seen):
+    if own := by_hand(record, seen, sending):
         return Line(record, own, "right")
     if answer is None or answer.status == "failed":
         return Line(record, values, "unknown")

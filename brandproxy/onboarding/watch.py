@@ -28,6 +28,7 @@ from brandproxy.onboarding import report as reports
 from brandproxy.onboarding.looking import Looker
 from brandproxy.onboarding.report import Report
 from brandproxy.onboarding.zones import Keeper
+from brandproxy.senders import of_host
 from brandproxy.store import keys
 from brandproxy.store.seal import open_seal
 
@@ -78,11 +79,12 @@ class Watcher:
 
     async def _seen(self, host: Host, before: Report) -> tuple[Report, Observation]:
         """One look; in a zone delegated to us, our own records are put right and looked at again."""
-        report, seen = await self.looker.report(host, before.votes(host), self._now())
+        sending = await of_host(self._registry.senders, self._context.settings.dns, host)
+        report, seen = await self.looker.report(host, before.votes(host), self._now(), sending)
         if host.zone and verdict(host, seen) is Verdict.PROVEN:
             published, finding = await self._keeper.keep(host, report)
             if published:
-                report, seen = await self.looker.report(host, before.votes(host), self._now())
+                report, seen = await self.looker.report(host, before.votes(host), self._now(), sending)
             if finding:
                 report = replace(report, findings=(*report.findings, finding))
         return report, seen

@@ -10,6 +10,11 @@ mailing/<slug>/<…>   a campaign's HTML, for the click map
 webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webhook-dead/<id>/<batch>
 notice/<id>          a change of a host or certificate, for webhooks
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
+sender/<domain>      the claims to a sending domain (a list of Sender)
+sendertarget/<label>  tombstone of a claim's label, for ever
+dkimrecord/<label>/<selector>   what we publish behind a label (old: a slug); dkimpush/… its update is due
+formertenant/<slug>  tombstone of a removed tenant, for ever
+upgraded/<what>      a change of older records that was made
 copying                what `store copy` left here; written by `copying` alone
 retention/<slug>     since when a tenant's `keep_days` is in force; `*`: the operator's
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
@@ -32,6 +37,11 @@ BLOCK = "block/"
 AUDIT = "audit/"
 PURGE = "purge/"
 RETENTION = "retention/"
+SENDER = "sender/"
+SENDER_TARGET = "sendertarget/"
+DKIM_RECORD = "dkimrecord/"
+DKIM_PUSH = "dkimpush/"
+MAILING = "mailing/"
 
 
 def tenant(slug: str) -> str:
@@ -79,7 +89,7 @@ def acme(*parts: str) -> str:
 
 
 def mailing(tenant_slug: str, campaign_digest: str) -> str:
-    return f"mailing/{tenant_slug}/{campaign_digest}"
+    return f"{MAILING}{tenant_slug}/{campaign_digest}"
 
 
 def webhook(webhook_id: str) -> str:
@@ -113,3 +123,28 @@ def purge(slug: str, object_: str) -> str:
 
 def retention(slug: str) -> str:
     return RETENTION + slug
+
+
+def sender(domain: str) -> str:
+    return SENDER + domain
+
+
+def sender_target(label: str) -> str:
+    return SENDER_TARGET + label
+
+
+def dkim_record(owner: str, selector: str = "") -> str:
+    """`owner`: a sender's label, or the slug of a tenant whose keys were published before there were labels."""
+    return f"{DKIM_RECORD}{owner}/{selector}"
+
+
+def dkim_push(record_key: str) -> str:
+    return DKIM_PUSH + record_key.removeprefix(DKIM_RECORD)
+
+
+def former_tenant(slug: str) -> str:
+    return f"formertenant/{slug}"
+
+
+def upgraded(what: str) -> str:
+    return f"upgraded/{what}"

@@ -11,7 +11,6 @@ from brandproxy.core.findings import CODES, findings, mail_findings
 from brandproxy.core.records import (
     FAILED,
     NOTHING,
-    MailNames,
     Observation,
     Seen,
     Verdict,
@@ -20,7 +19,8 @@ from brandproxy.core.records import (
     verdict,
     wanted,
 )
-from brandproxy.model import Host
+from brandproxy.core.senders import MailNames, Sending, mail_records
+from brandproxy.model import Host, Sender
 
 TARGET = "abc123.edge.example"
 HOST = Host("links.acme.example", "acme", TARGET)
@@ -108,19 +108,20 @@ def test_a_delegated_zone_is_proven_by_its_name_servers() -> None:
 
 def test_mail_records_are_two_dkim_selectors_and_the_bounce_host() -> None:
     mail = MailNames("dkim.esp.example", ("bp1", "bp2"), "bounces.esp.example")
-    records = wanted(HOST, mail=mail)
+    sending = Sending(Sender("acme.example", "acme", "0123456789abcdef"), mail)
+    records = wanted(HOST, mail=mail_records(sending))
     assert [(record.name, record.value, record.needed) for record in records] == [
         ("links.acme.example", TARGET, True),
-        ("bp1._domainkey.acme.example", "bp1.acme.dkim.esp.example", False),
-        ("bp2._domainkey.acme.example", "bp2.acme.dkim.esp.example", False),
-        ("bounce.acme.example", "bounces.esp.example", False),
+        ("bp1._domainkey.acme.example", "bp1.0123456789abcdef.dkim.esp.example", False),
+        ("bp2._domainkey.acme.example", "bp2.0123456789abcdef.dkim.esp.example", False),
+        ("bounce.acme.example", "0123456789abcdef.bounces.esp.example", False),
     ]
     seen = replace(RIGHT, mail={
-        ("CNAME", "bp1._domainkey.acme.example"): Seen("ok", ("bp1.acme.dkim.esp.example",)),
+        ("CNAME", "bp1._domainkey.acme.example"): Seen("ok", ("bp1.0123456789abcdef.dkim.esp.example",)),
         ("CNAME", "bp2._domainkey.acme.example"): Seen("ok", ("elsewhere.example",)),
         ("CNAME", "bounce.acme.example"): NOTHING,
     })  # fmt: skip
-    assert [finding.code for finding in mail_findings(records, seen)] == [
+    assert [finding.code for finding in mail_findings(records, seen, sending)] == [
         "mail-record-elsewhere",
         "mail-record-missing",
     ]
@@ -153,8 +154,14 @@ def test_every_code_that_can_come_up_is_listed_once() -> None:
     found |= {"delegation-missing", "mail-record-missing", "mail-record-elsewhere"}
     found |= {"mail-record-by-hand"}  # test_alignment.py
     found |= {"record-kept-by-us", "zone-update-failing"}  # tests/onboarding/test_zones.py
-    found |= {"dkim-key-missing", "dkim-key-bad", "spf-missing", "bounce-mx-missing"}  # test_alignment.py
-    found |= {"dmarc-missing", "dmarc-double", "alignment-strict"}
+    found |= {
+        "dkim-key-missing",
+        "dkim-key-bad",
+        "dkim-key-other",
+        "sender-contested",
+        "spf-missing",
+    }  # test_alignment.py
+    found |= {"bounce-mx-missing", "dmarc-missing", "dmarc-double", "alignment-strict"}
     for seen in (replace(NONE, cname=FAILED), replace(NONE, loop=True)):
         found |= {finding.code for finding in findings(HOST, seen, CA)}
     assert found == CODES
