@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from brandproxy.core import names
+from brandproxy.core import url_host, urls
+from brandproxy.core.canonical_url import canonical, names_above
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.model import Block, BlockKind
 from brandproxy.store import Change, Entry, Store, keys
@@ -62,19 +62,33 @@ def _value(kind: BlockKind, value: str) -> str:
     if not value or len(value) > _MAX_VALUE or not value.isprintable():
         raise BadInput("a kill-list value is 1 to 4096 printable characters")
     if kind is BlockKind.DOMAIN:
-        return names.hostname(value)
-    if kind is BlockKind.URL and not value.startswith(("http://", "https://")):
-        raise BadInput("a blocked URL starts with http:// or https://", "For a whole domain use kind `domain`.")
+        host = url_host.canonical(value.strip())
+        if not host or "." not in host:
+            raise BadInput(f"{value[:80]!r} is not a host name", "Use a name such as example.com, or an address.")
+        return host
+    if kind is BlockKind.URL:
+        form = canonical(value)
+        if form is None:
+            raise BadInput(
+                f"nobody is ever sent to {value[:80]!r}: {urls.refusal(value)}",
+                "Start with http:// or https:// and a host; for a whole domain use kind `domain`.",
+            )
+        return str(form)
     return value
 
 
 class KillList:
-    """The list in memory. `load` once, then hand every Change of the feed to `apply`."""
+    """The list in memory. `load` once, then hand every Change of the feed to `apply`.
+
+    Destinations are compared in their canonical form, so that no other spelling of one passes. `http:` and
+    `https:` are the same here, since one commonly leads to the other.
+    """
 
     def __init__(self) -> None:
         self._blocks: dict[str, Block] = {}
         self._exact: dict[tuple[BlockKind, str], list[Block]] = {}
-        self._prefixes: list[Block] = []
+        self._prefixes: dict[str, list[tuple[str, Block]]] = {}  # by site: what the path and query start with
+        self._verbatim: list[Block] = []
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
@@ -106,27 +120,35 @@ class KillList:
     def match(
         self, tenant: str, url: str = "", token: str = "", campaign: str = "", message: str = ""
     ) -> Block | None:
-        """The entry that refuses this link, or None. `url` is the destination as signed."""
+        """The entry that refuses this link, or None. `url` is the destination as signed; one that `urls.refusal`
+        refuses leads nowhere and is not looked for."""
         asked = [(BlockKind.TENANT, tenant), (BlockKind.LINK, token), (BlockKind.CAMPAIGN, campaign)]
         asked += [(BlockKind.MESSAGE, message)]
-        asked += [(BlockKind.DOMAIN, name) for name in _domains(url)]
         found = [block for key in asked if key[1] for block in self._exact.get(key, ())]
-        found += [block for block in self._prefixes if url.startswith(block.value)]
+        form = canonical(url) if url else None
+        if form is not None:
+            for name in names_above(form.host):
+                found += self._exact.get((BlockKind.DOMAIN, name), ())
+            below = self._prefixes.get(form.site)
+            if below:
+                found += [block for prefix, block in below if form.target.startswith(prefix)]
+            found += [block for block in self._verbatim if url.startswith(block.value)]
         return next((block for block in found if block.tenant in ("", tenant)), None)
 
     def _index(self) -> None:
-        self._exact, self._prefixes = {}, []
+        self._exact, self._prefixes, self._verbatim = {}, {}, []
         for block in self._blocks.values():
             if block.kind is BlockKind.URL:
-                self._prefixes.append(block)
+                self._index_url(block)
             else:
-                self._exact.setdefault((block.kind, block.value), []).append(block)
+                value = block.value
+                if block.kind is BlockKind.DOMAIN:
+                    value = url_host.canonical(value) or value
+                self._exact.setdefault((block.kind, value), []).append(block)
 
-
-def _domains(url: str) -> list[str]:
-    """The destination's host and every name above it."""
-    try:
-        labels = (urlsplit(url).hostname or "").rstrip(".").split(".")
-    except ValueError:
-        return []
-    return [".".join(labels[start:]) for start in range(len(labels))]
+    def _index_url(self, block: Block) -> None:
+        form = canonical(block.value)
+        if form is not None:
+            self._prefixes.setdefault(form.site, []).append((form.target, block))
+        if str(form) != block.value:  # of an earlier version: in force as it was then, too
+            self._verbatim.append(block)

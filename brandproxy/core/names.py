@@ -6,6 +6,8 @@ import re
 
 import idna
 
+from brandproxy.core import url_host
+from brandproxy.core.canonical_url import host_pattern
 from brandproxy.errors import BadInput
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -48,6 +50,8 @@ def _checked_label(label: str, value: str) -> None:
 
 def host_matches(name: str, patterns: str) -> bool:
     """Whether a host name is among `media.example.com, *.cdn.example` (`*.` stands for any labels before)."""
-    name = name.lower().rstrip(".")
-    wanted = [pattern.strip().lower() for pattern in patterns.split(",")]
-    return any(name == one or (one.startswith("*.") and name.endswith(one[1:])) for one in wanted if one)
+    name = url_host.canonical(name) or ""
+    wanted = [host_pattern(pattern.strip()) for pattern in patterns.split(",")]
+    return any(
+        name and (name == one or (one.startswith("*.") and name.endswith(one[1:]))) for one in wanted if one
+    )

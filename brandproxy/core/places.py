@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from brandproxy.core.canonical_url import without_dots
+
 # element → attribute → role. `src` of input and `href` of link depend on other attributes.
 URL_ATTRIBUTES: dict[str, dict[str, str]] = {
     "a": {"href": "link"},
@@ -29,7 +31,6 @@ _AFTER_MARK = re.compile(r"[\t\n\f\r ]++[^=]|[/>]")
 _TRIM = "".join(map(chr, range(0x21)))
 _BREAKS = re.compile(r"[\t\n\r]")
 _BASE = re.compile(r"([^/?#]*//[^/?#]*)([^?#]*)((?:\?[^#]*)?)")  # site, path, query
-_DOT = re.compile("%2e", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+:")
 _REFRESH = re.compile(
     r"[\t\n\f\r ]*+(?:[0-9]++[0-9.]*+|\.[0-9.]*+)(?:[\t\n\f\r ]*+[;,][\t\n\f\r ]*+|[\t\n\f\r ]++)"
@@ -97,28 +98,13 @@ def resolve(url: str, base: str) -> str:
 def _join(base: str, url: str) -> str:
     """A reference without scheme or host against an http(s) URL (RFC 3986 §5.2; browsers read `%2e` as a dot)."""
     site, path, query = _BASE.match(base).groups()  # type: ignore[union-attr]
-    path = _without_dots(path)
+    path = without_dots(path)
     if url.startswith("#"):
         return f"{site}{path}{query}{url}"
     size = next((i for i, char in enumerate(url) if char in "?#"), len(url))
     if size:
-        path = _without_dots(url[:size] if url[0] == "/" else path[: path.rfind("/") + 1] + url[:size])
+        path = without_dots(url[:size] if url[0] == "/" else path[: path.rfind("/") + 1] + url[:size])
     return f"{site}{path}{url[size:]}"
-
-
-def _without_dots(path: str) -> str:
-    """RFC 3986 §5.2.4. Empty segments count, as they do in browsers."""
-    out: list[str] = []
-    segments = path.removeprefix("/").split("/")
-    for number, segment in enumerate(segments, 1):
-        plain = _DOT.sub(".", segment)
-        if plain == "..":
-            del out[-1:]
-        if plain not in (".", ".."):
-            out.append(segment)
-        elif number == len(segments):
-            out.append("")
-    return "/" + "/".join(out)
 
 
 def refresh_span(content: str) -> tuple[int, int]:

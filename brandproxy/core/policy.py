@@ -1,7 +1,7 @@
 """What a tenant wants done with one URL: `judge` for links, `asset` for images and other assets.
 
-Patterns are `host/path` globs in which only `*` is special: `*.acme.com/account/*`, `login.acme.com`. The host
-is compared as lower-case A-labels, the path (query included) as written; no path means every path.
+Patterns are `host/path` globs in which only `*` is special: `*.acme.com/account/*`, `login.acme.com`. Host and
+path (query included) are compared in their canonical form, whatever the spelling; no path means every path.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import lru_cache, partial
 from urllib.parse import unquote
 
 from brandproxy.core import urls
+from brandproxy.core.canonical_url import DOT_SEGMENT, CanonicalURL, canonical, host_pattern, octets
 from brandproxy.model import Origin, Policy
 
 # Merge tags of the common template languages: {{x}} {%x%} *|x|* %%x%% [[x]] <%x%> <<x>> ${x} #{x} [% x %] «x»
 PLACEHOLDER = re.compile(r"\{\{|\{%|\*\||%%|\[\[|<[%<]|\$\{|#\{|\[%|\{\$|«|%7[Bb]%7[Bb]")
 _UNSUBSCRIBE = re.compile(r"un-?subscri|opt-?out|abmelde|desabonn|d[eé]sinscri|darse-de-baja", re.IGNORECASE)
-_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 _FRAGMENT = re.compile(r"[A-Za-z0-9_.-]*")
 
 
@@ -63,22 +63,25 @@ def asset(policy: Policy, origins: Sequence[Origin], url: str) -> tuple[str, str
         return reason
     if not policy.assets:
         return "assets off"
-    site, path = _split(url)
-    path, _, fragment = path.partition("#")
-    if _DOTS.search(path.partition("?")[0]) or not _FRAGMENT.fullmatch(fragment):
+    form, path, fragment = _written(url)
+    if DOT_SEGMENT.search(path.partition("?")[0]) or not _FRAGMENT.fullmatch(fragment):
         return "not an origin"
     for origin in origins:
         for prefix in origin.public:
-            inside = _below(prefix, site, path)
-            if inside:
-                return origin.name, inside.removesuffix("?"), fragment
+            site, base = _prefix(prefix)
+            if site == form.site and form.path.startswith(base):
+                # No segment was resolved away, so that as many lie above the object as written.
+                inside = path.split("/", base.count("/"))[-1].removesuffix("?")
+                if inside:
+                    return origin.name, inside, fragment
     return "not an origin"
 
 
 def matches(patterns: Sequence[str], url: str) -> bool:
-    site, path = _split(url)
-    path = path.partition("#")[0]
-    return any(glob(host, site) and glob(where, path) for host, where in map(_pattern, patterns))
+    form = canonical(url)
+    return form is not None and any(
+        glob(host, form.site) and glob(where, form.target) for host, where in map(_pattern, patterns)
+    )
 
 
 def glob(pattern: str, text: str) -> bool:
@@ -102,25 +105,27 @@ def glob(pattern: str, text: str) -> bool:
 def _pattern(pattern: str) -> tuple[str, str]:
     """A pattern as host glob and path glob."""
     host, slash, path = pattern.partition("://")[2].partition("/") if "://" in pattern else pattern.partition("/")
-    return host.lower(), "/" + path if slash else "*"
+    for port in (":80", ":443"):  # the scheme's own, which canonical URLs are without
+        host = host.removesuffix(port)
+    path = "*".join(map(octets, path.removesuffix("?").split("*")))
+    return host_pattern(host), f"/{path}" if slash else "*"
 
 
 @lru_cache(1024)
-def _split(url: str) -> tuple[str, str]:
-    """Host with a port that is not the scheme's, and the rest with its slash."""
-    scheme, _, rest = url.partition("://")
-    size = next((i for i, char in enumerate(rest) if char in "/?#"), len(rest))
-    port = rest[:size].rpartition(":")[2]
-    plain = not port.isdigit() or port == ("443" if scheme.lower() == "https" else "80")
-    path = rest[size:]
-    return urls.host_of(url) + ("" if plain else f":{port}"), path if path.startswith("/") else f"/{path}"
+def _written(url: str) -> tuple[CanonicalURL, str, str]:
+    """The canonical form of a destination; then, as written, its path with the query, and its fragment."""
+    parts, form = urls.split(url), canonical(url)
+    assert parts is not None
+    assert form is not None
+    path, _, fragment = parts.rest.partition("#")
+    return form, path if path.startswith("/") else f"/{path}", fragment
 
 
-def _below(prefix: str, site: str, path: str) -> str:
-    """The path below a public prefix, or "". Host exactly, then whole path segments."""
-    there, base = _split(prefix if "://" in prefix else f"https://{prefix}")
-    base = base if base.endswith("/") else f"{base}/"
-    return path[len(base) :] if there == site and path.startswith(base) else ""
+@lru_cache(1024)
+def _prefix(prefix: str) -> tuple[str, str]:
+    """Site and path of a public prefix, with its final slash: hosts match exactly, then whole segments."""
+    form = canonical(prefix if "://" in prefix else f"https://{prefix}")
+    return (form.site, form.path if form.path.endswith("/") else f"{form.path}/") if form else ("", "")
 
 
 def file_name(path: str) -> str:

@@ -7,10 +7,10 @@ the host a check saw is the host a browser goes to. It is asked when a link is m
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
-import idna
+from brandproxy.core import url_host
 
 MAX_URL_BYTES = 4096
 
@@ -24,7 +24,6 @@ _URL = re.compile(
 # The common form: each character stands for itself to every reader, so that only length and host are left to ask.
 _COMMON = re.compile(r"https?://([A-Za-z0-9.-]+)(?:[/?#][!#$%&'()*+,./0-9:;=?@A-Z_a-z~-]*+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 # RFC 3986 §2.2/2.3 characters plus "%", and those browsers leave alone in a path or query.
 _SAFE = "%/:?#[]@!$&'()*+,;=-._~{}|^\\"
@@ -37,7 +36,7 @@ def refusal(url: str) -> str | None:
     """
     common = _COMMON.fullmatch(url)
     if common is not None and len(url) <= MAX_URL_BYTES:
-        return None if _host_ok(common[1]) else "bad host"
+        return None if url_host.to_ascii(common[1]) else "bad host"
     if len(url) > MAX_URL_BYTES or (not url.isascii() and _utf8_length(url) > MAX_URL_BYTES):
         return "too long"
     if not url.isprintable() and _CONTROL.search(url):  # nothing printable is a control character
@@ -49,7 +48,7 @@ def refusal(url: str) -> str | None:
         return "backslash"
     if match["port"] and int(match["port"]) > 65535:
         return "bad host"
-    return None if _host_ok(match["host"]) else "bad host"
+    return None if url_host.to_ascii(match["host"]) else "bad host"
 
 
 def location(url: str) -> str:
@@ -66,56 +65,32 @@ def location(url: str) -> str:
     match = _URL.fullmatch(url)
     assert match is not None  # refusal() saw it
     port = "" if match["port"] is None else ":" + match["port"]
-    return f"{match['scheme']}://{host_alabel(match['host'])}{port}{quote(match['rest'], safe=_SAFE)}"
+    host = match["host"] if match["host"].isascii() else url_host.to_ascii(match["host"])
+    return f"{match['scheme']}://{host}{port}{quote(match['rest'], safe=_SAFE)}"
 
 
 _PLAIN = re.compile(r"[!#-;=?-_a-~]*")  # printable ASCII without blank, quote, angle brackets, backtick
 
 
+class Parts(NamedTuple):
+    """A destination as written, but for its scheme, which is in lower case."""
+
+    scheme: str
+    host: str
+    port: str  # empty: none given
+    rest: str
+
+
+def split(url: str) -> Parts | None:
+    """The parts of a destination; None for what `refusal` refuses."""
+    match = _URL.fullmatch(url) if refusal(url) is None else None
+    return match and Parts(match["scheme"].lower(), match["host"], match["port"] or "", match["rest"])
+
+
 def host_of(url: str) -> str:
-    """The lower-case host of an http(s) URL as A-labels, or "" when it has none."""
+    """The canonical host of an http(s) URL, or "" when it has none."""
     match = _URL.fullmatch(url)
-    if match is None:
-        return ""
-    try:
-        return host_alabel(match["host"])
-    except ValueError:
-        return ""
-
-
-def host_alabel(host: str) -> str:
-    """`host` in lower-case A-labels (UTS #46, non-transitional, as browsers do). Raises ValueError."""
-    if host.isascii():
-        return host.lower()
-    try:
-        return idna.encode(host, uts46=True).decode("ascii")
-    except idna.IDNAError:
-        return _lenient_alabel(host)
-
-
-def _lenient_alabel(host: str) -> str:
-    """Browsers also follow names IDNA 2008 forbids (emoji): map by UTS #46, then plain punycode."""
-    try:
-        mapped = idna.uts46_remap(host, std3_rules=False, transitional=False)
-    except idna.IDNAError as error:
-        raise ValueError("bad host") from error
-    labels = [
-        label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
-        for label in mapped.split(".")
-    ]
-    return ".".join(labels)
-
-
-@lru_cache(4096)  # a mail names few hosts
-def _host_ok(host: str) -> bool:
-    if host.startswith("["):
-        return ":" in host
-    try:
-        name = host_alabel(host)
-    except (ValueError, UnicodeError):
-        return False
-    labels = name.removesuffix(".").split(".")
-    return len(name) <= 254 and all(_LABEL.fullmatch(label) for label in labels)
+    return (match and url_host.canonical(match["host"])) or ""
 
 
 def _why_no_match(url: str) -> str:

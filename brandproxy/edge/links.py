@@ -58,12 +58,17 @@ class Links:
         if isinstance(payload, Answer):
             return payload
         assert isinstance(payload, tokens.Unsubscribe)
+        if payload.page and self.kill and self.kill.match(site.tenant.slug, payload.page):
+            return answers.gone(site.tenant.name)
         location = _location(payload.page or payload.url)
         return answers.not_found(site.tenant.name) if location is None else answers.redirect(location, None)
 
     def home(self, site: Site) -> Answer:
         """`/`: the tenant's own page, set by the operator, or a plain one."""
-        location = _location(site.tenant.home) if site.tenant.home else None
+        home = site.tenant.home
+        if home and self.kill and self.kill.match(site.tenant.slug, home):
+            return answers.gone(site.tenant.name)
+        location = _location(home) if home else None
         if location is not None:
             return answers.redirect(location, None)
         text = "Links in messages lead through this address."

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,7 +15,7 @@ import pytest
 
 from brandproxy import blocks
 from brandproxy.context import Context
-from brandproxy.core.tokens import Click, KeyRing, Open
+from brandproxy.core.tokens import Click, KeyRing, Open, Unsubscribe
 from brandproxy.model import Block, BlockKind
 from brandproxy.store import keys
 from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
@@ -62,6 +65,50 @@ def test_what_is_blocked_answers_410_with_a_safe_page_and_comes_back(
     assert answers(edge, "/c/" + other) == ({410} if kind == "tenant" else {302})
     edge.change(lambda context: blocks.remove(context.store, made[0].id))
     assert eventually(lambda: answers(edge, "/c/" + token) == {302}, 2.0)
+
+
+@contextmanager
+def blocked(edge: RunningEdge, kind: BlockKind, value: str) -> Iterator[None]:
+    made: list[Block] = []
+
+    async def add(context: Context) -> None:
+        made.append(await blocks.add(context.store, kind, value))
+
+    edge.change(add)
+    yield
+    edge.change(lambda context: blocks.remove(context.store, made[0].id))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "url"),
+    [
+        ("domain", "bücher.example", "https://www.BU\u0308CHER\u3002ex\u00adample./?q"),
+        ("domain", "malware.example", "HTTP://ｍalware.example:80/"),
+        ("url", "https://shop.example/bad/page", "https://SHOP.example:443/x/%2e%2E/./%62ad/page#top"),
+    ],
+)
+def test_no_other_spelling_of_a_blocked_destination_is_followed(
+    edge: RunningEdge, kind: str, value: str, url: str
+) -> None:
+    token, spared = edge.token(Click(url)), edge.token(Click("https://shop.example/bad/%2E%2e/page"))
+    assert answers(edge, "/c/" + token) == {302}
+    with blocked(edge, BlockKind(kind), value):
+        assert eventually(lambda: answers(edge, "/c/" + token) == {410}, 2.0)
+        assert answers(edge, "/c/" + spared) == {302}
+
+
+def test_a_blocked_page_for_people_and_a_blocked_home_page_are_not_led_to(edge: RunningEdge) -> None:
+    def home(url: str) -> None:
+        edge.change(lambda c: c.registry.change_tenant("acme", lambda tenant: replace(tenant, home=url), "home"))
+
+    token = edge.token(Unsubscribe("https://list.example/u", "https://Phish.example/u"))
+    at = httpx.get(f"http://127.0.0.1:{edge.http}/u/{token}", headers={"host": HOST}, trust_env=False)
+    assert at.headers["location"] == "https://Phish.example/u"
+    home("https://www.phish.example./")
+    assert eventually(lambda: answers(edge, "/") == {302}, 2.0)
+    with blocked(edge, BlockKind.DOMAIN, "phish.example"):
+        assert eventually(lambda: answers(edge, "/u/" + token) == {410} == answers(edge, "/"), 2.0)
+    home("")
 
 
 def test_the_command_line_blocks_lists_and_unblocks_and_leaves_audit_entries(edge: RunningEdge) -> None:
