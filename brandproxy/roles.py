@@ -29,8 +29,11 @@ from brandproxy.context import Context, open_context
 from brandproxy.control import announce
 from brandproxy.engines import Engine, embedded, open_engine
 from brandproxy.errors import BrandproxyError
+from brandproxy.http_server import server_protocol
 from brandproxy.leading import keep, lead
 from brandproxy.metrics import exposed
+
+_FORM = 1 << 20  # bytes of a request that is no message; routes have narrower bounds of their own
 
 
 def edge(settings: Settings) -> None:
@@ -112,7 +115,7 @@ async def _control(settings: Settings) -> None:
         stack.push_async_callback(engine.close)
         app = build_control(context, engine)
         app.state.control_key = stack.enter_context(announce(settings, settings.control.listen)).key
-        server = _server(app, settings.control.listen)
+        server = _server(app, settings.control.listen, settings.mail.max_message + _FORM)
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in _background(context, engine)]
             if settings.control.public_listen:
@@ -123,14 +126,14 @@ async def _control(settings: Settings) -> None:
                 task.cancel()
 
 
-def _server(app: Starlette, address: str) -> _Server:
+def _server(app: Starlette, address: str, max_body: int) -> _Server:
     host, _, port = address.rpartition(":")
     return _Server(
         uvicorn.Config(
             app,
             host=host.strip("[]"),
             port=int(port),
-            http="h11",  # httptools takes the body of an upgrade request for the next request (uvicorn#2722)
+            http=server_protocol(max_body),
             proxy_headers=False,  # `clients` says whose word counts
             log_level="warning",
             lifespan="off",
@@ -145,7 +148,7 @@ async def _serve_pages(context: Context) -> None:
 
     address = context.settings.control.public_listen
     listening = sockets.bind(address, 128)
-    server = _server(public.application(context), "127.0.0.1:0")
+    server = _server(public.application(context), "127.0.0.1:0", _FORM)
     server.signals = ()
     try:
         await server.serve([listening])

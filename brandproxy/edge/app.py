@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from brandproxy.blocks import KillList
 from brandproxy.context import Context
 from brandproxy.core import machines, tokens
+from brandproxy.core.http_request import LONGEST_HOST, host_is_valid
 from brandproxy.core.networks import Networks
 from brandproxy.directory import Site
 from brandproxy.edge import answers, unsubscribe
@@ -40,7 +41,6 @@ LOCAL = "unix:"  # the peer of a connection on a unix socket: only a proxy of th
 DISK_PATIENCE = 10.0  # seconds an answer waits for a disk that hangs
 MAX_AGENT = 512  # characters of a User-Agent that are kept
 _LONGEST = 45  # characters of an address: IPv6 with IPv4 at its end
-_LONGEST_HOST = 260  # bytes: a name, its final dot, a port
 
 
 class Edge:
@@ -217,12 +217,14 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def host_name(value: bytes) -> str:
-    """The name in a Host header, lower-case, without port and final dot (RFC 9110 §7.2). Too long for one: ""."""
-    return _host_name(value) if len(value) <= _LONGEST_HOST else ""
+    """The name in a Host header, lower-case, without port and final dot (RFC 9110 §7.2); not valid: ""."""
+    return _host_name(value) if len(value) <= LONGEST_HOST else ""
 
 
 @lru_cache(maxsize=4096)
 def _host_name(value: bytes) -> str:
+    if not host_is_valid(value):
+        return ""
     return value.partition(b":")[0].decode("latin-1").lower().rstrip(".")
 
 

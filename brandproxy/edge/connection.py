@@ -35,13 +35,13 @@ from brandproxy.sockets import UNIX, plain
 _TOKEN = rb"[A-Za-z0-9_-]{24,8000}"
 _REST = (
     rb" HTTP/1\.(?P<minor>[01])"
-    rb"(?P<headers>(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
+    rb"(?P<headers>(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \x21-\x7e\x80-\xff]*)+)\r\n\r\n"
 )
 _RECORDED = re.compile(rb"GET /(?:c/(?P<click>" + _TOKEN + rb")|o/(?P<open>" + _TOKEN + rb")\.gif)" + _REST)
 _ASSET = re.compile(rb"GET /a/(?P<asset>" + _TOKEN + rb")/[A-Za-z0-9._%-]{0,255}" + _REST)
 _WANTED = re.compile(
     rb"\r\n(host|user-agent|connection|content-length|transfer-encoding|expect|upgrade|te|trailer"
-    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for|range|if-[a-z-]+):[\t ]*([^\r]*)",
+    rb"|sec-purpose|purpose|x-purpose|x-moz|x-forwarded-for|range|if-[a-z-]+): *([^\r]*)",
     re.IGNORECASE,
 )
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
@@ -344,5 +344,5 @@ def _headers(block: bytes) -> dict[bytes, bytes] | None:
         name = spelled.lower()
         if name in headers or name in _NOT_HERE:
             return None
-        headers[name] = value.rstrip(b"\t ")
+        headers[name] = value.rstrip(b" ")
     return headers if b"host" in headers else None

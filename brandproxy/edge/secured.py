@@ -130,6 +130,9 @@ class Secured(asyncio.Protocol, asyncio.Transport):
         self._closing = True
         self._below.abort()
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def is_closing(self) -> bool:
         return self._closing
 

@@ -1,4 +1,4 @@
-"""Requests nobody honest sends: only 4xx or a closed connection, and good clicks go on meanwhile."""
+"""Requests nobody honest sends: only errors or a closed connection, and good clicks go on meanwhile."""
 
 from __future__ import annotations
 
@@ -70,7 +70,6 @@ def shapes(token: str) -> dict[str, bytes]:
         "CRLF in the host": b"GET " + click + b" HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n",
         "NUL in the host": b"GET " + click + b" HTTP/1.1\r\nHost: links\x00.acme.example\r\n\r\n",
         "user-info in the host": b"GET " + click + b" HTTP/1.1\r\nHost: x@" + host + b"\r\n\r\n",
-        "absolute form": b"GET http://" + host + click + b" HTTP/1.1\r\n" + good + b"\r\n",
         "absolute form elsewhere": b"GET http://evil.example/ HTTP/1.1\r\n" + good + b"\r\n",
         "authority form": b"CONNECT evil.example:443 HTTP/1.1\r\n" + good + b"\r\n",
         "asterisk form": b"OPTIONS * HTTP/1.1\r\n" + good + b"\r\n",
@@ -96,9 +95,9 @@ def shapes(token: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("shape", list(shapes("t" * 40)))
-def test_a_hostile_shape_gets_4xx_or_nothing(target: RunningEdge, shape: str) -> None:
+def test_a_hostile_shape_gets_an_error_or_nothing(target: RunningEdge, shape: str) -> None:
     answer = send(target, shapes(target.token(Click(URL)))[shape])
-    assert all(400 <= status < 500 for status in statuses(answer)), answer[:300]
+    assert all(400 <= status < 500 or status in (501, 505) for status in statuses(answer)), answer[:300]
     assert b"evil.example" not in answer
     assert b"location:" not in answer.lower()
 
@@ -106,7 +105,7 @@ def test_a_hostile_shape_gets_4xx_or_nothing(target: RunningEdge, shape: str) ->
 def test_a_websocket_upgrade_is_just_a_request(target: RunningEdge) -> None:
     token = target.token(Click(URL))
     request = f"GET /c/{token} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    assert statuses(send(target, request.encode())) in ([302], [400])
+    assert statuses(send(target, request.encode())) == [302]
 
 
 def test_pipelined_clicks_are_answered_in_order(target: RunningEdge) -> None:
