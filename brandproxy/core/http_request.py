@@ -19,13 +19,11 @@ from functools import lru_cache
 
 from brandproxy.core.http_body import TOKEN, VALUE, Chunked, Refused, Sized
 
-METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY"))
 
 _BEGINNING = re.compile(rb"(?:\r(?:\n(?:" + TOKEN + rb"(?: .*)?)?)?|" + TOKEN + rb"(?: .*)?)?", re.DOTALL)
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_FIELDS = re.compile(
-    rb"(?:" + TOKEN + rb":" + VALUE + rb"\r\n)*"
-)  # no space before the colon, no fold (RFC 9112 §5)
+_FIELDS = re.compile(rb"(?:" + TOKEN + rb":" + VALUE + rb"\r\n)*")  # no space before the colon, no fold (§5)
 _FIELD = re.compile(rb"([^:\r\n]+):([^\r]*)\r\n")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")  # RFC 9112 §2.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)

@@ -6,7 +6,7 @@
 - `secured`     TLS of one connection, between its transport and its protocol
 - `connection`  one connection; the short cut for a click or open in one read
 - `gathering`   clicks and opens that come close together are answered in one go
-- `parsed`      every other connection: uvicorn's parser, bounded
+- `parsed`      every other connection: the strict reader, then uvicorn and the application
 - `balanced`    accepting behind a load balancer: PROXY protocol v2
 - `app`         routes to answers, as an ASGI application
 - `links`       what a signed link answers: clicks, opens, unsubscribe pages

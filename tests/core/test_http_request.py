@@ -64,7 +64,6 @@ REFUSED = {
     "unknown method": (get(b"BREW / HTTP/1.1"), 501),
     "lower-case method": (get(b"get / HTTP/1.1"), 501),
     "CONNECT": (get(b"CONNECT evil.example:443 HTTP/1.1"), 501),
-    "TRACE": (get(b"TRACE / HTTP/1.1"), 501),
     "asterisk form": (get(b"OPTIONS * HTTP/1.1"), 400),
     "other scheme": (get(b"GET ftp://links.acme.example/ HTTP/1.1"), 400),
     "user-info in the target": (get(b"GET http://x@links.acme.example/ HTTP/1.1"), 400),

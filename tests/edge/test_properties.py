@@ -153,7 +153,7 @@ def test_one_request_of_any_bytes_gets_at_most_one_answer_and_leads_nowhere_else
         except ConnectionResetError:
             pass
     found = [status for status in statuses(answer) if status != 100]
-    assert all(status < 500 for status in found), (text, answer)
+    assert all(status < 500 or status in (501, 505) for status in found), (text, answer)
     assert b"evil.example" not in answer
     for line in answer.split(b"\r\n"):
         if line.lower().startswith(b"location:"):
