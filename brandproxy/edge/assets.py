@@ -44,7 +44,7 @@ BYTES = Counter("brandproxy_asset_bytes", "Bytes of objects sent to clients")
 _HOW = {how: REQUESTS.labels(how) for how in ("memory", "disk", "storage", "stale", "missing", "failed", "slow")}
 
 _SWEEP_EVERY, _LOOK_EVERY = 300.0, 5.0
-_PIECE = 1 << 18  # bytes handed to a connection at a time: what a slow client can make us hold
+_PIECE = 1 << 18  # bytes of an object in memory that are handed to a connection at once, uncopied
 _ERRORS = {404: b"Not found\n", 405: b"Only GET and HEAD\n", 502: b"Storage failed\n", 504: b"Storage is slow\n"}
 
 

@@ -47,6 +47,7 @@ _WANTED = re.compile(
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
 _SPARE = 256  # descriptors that are no recipients' connections
 _STALL = 30.0  # seconds an answer may wait for its reader
+_UNREAD = 8 * 1024  # bytes of an answer not yet taken by the kernel, at which we wait for the client
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
 
 log = logging.getLogger(__name__)
@@ -123,8 +124,8 @@ class Front:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_asked", "_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni", "_stalled",
-        "_transport",
+        "_asked", "_body", "_buffer", "_close", "_deadline", "_ended", "_front", "_peer", "_reply", "_sni",
+        "_stalled", "_transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, peer: str | None = None) -> None:
@@ -134,6 +135,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._asked = b""  # the request that waits to be answered with others
         self._reply: bytes | None = None  # the answer that waits for its record to be durable
+        self._body = b""  # what goes behind the answer, shared with other connections and therefore not copied
         self._buffer = b""
         self._close = False  # after the next answer
         self._ended = False  # the client sends no more
@@ -143,6 +145,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._deadline = self._front.now + self._front.patience
         tls = transport.get_extra_info("ssl_object")
+        if tls is None:
+            transport.set_write_buffer_limits(_UNREAD)
         self._sni: str | None = None if tls is None else getattr(tls, SNI, "")
         if not self._front.admit(self):
             transport.abort()
@@ -244,7 +248,7 @@ class Connection(asyncio.Protocol):
         if ready is None:
             return False
         end = b"connection: close\r\n\r\n" if self._close else b"\r\n"
-        self._reply = b"".join((ready[0], self._front.date, end, ready[1]))
+        self._reply, self._body = b"".join((ready[0], self._front.date, end)), ready[1]
         self.send(True)
         return True
 
@@ -278,17 +282,20 @@ class Connection(asyncio.Protocol):
     def send(self, written: bool) -> None:
         """Send the answer; a record that was lost is counted by the spool, never the recipient's trouble."""
         reply, self._reply = self._reply, None
+        body, self._body = self._body, b""
         if self._transport is None or reply is None:
             return
         self._deadline = self._front.now + self._front.patience
-        if not self._close:
-            self._transport.write(reply)
-            self._go_on()
-        elif isinstance(self._transport, Secured):
-            self._transport.write_and_close(reply)
-        else:
-            self._transport.write(reply)
+        if isinstance(self._transport, Secured) and self._close:
+            self._transport.write_and_close(reply, body)
+            return
+        self._transport.write(reply)
+        if body:
+            self._transport.write(body)
+        if self._close:
             self._transport.close()
+        else:
+            self._go_on()
 
     def _go_on(self) -> None:
         """The next request, if it is here; not before the client reads: what it can make us hold is bounded."""

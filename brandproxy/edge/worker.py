@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import socket
-import ssl
+import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from brandproxy.edge.assets import Assets
 from brandproxy.edge.balanced import Balanced
 from brandproxy.edge.connection import Connection, Front
 from brandproxy.edge.secured import Secured
+from brandproxy.edge.tickets import FleetSecrets, TicketSecrets
 from brandproxy.edge.tls import Book
 from brandproxy.edge.unsubscribe import Forwarder
 from brandproxy.fetch import open_fetcher
@@ -50,7 +51,7 @@ class Listeners:
 
     http: socket.socket
     https: socket.socket
-    tls: ssl.SSLContext
+    tickets: TicketSecrets
 
 
 async def serve(settings: Settings, listeners: Listeners, number: int, ready: int) -> None:
@@ -89,7 +90,7 @@ async def serve(settings: Settings, listeners: Listeners, number: int, ready: in
         tasks = [asyncio.create_task(_vital(part, stop)) for part in work]
         stack.callback(lambda: [task.cancel() for task in tasks])  # also when starting fails further down
         front = await _listen(settings, listeners, edge, stack)
-        tasks.append(asyncio.create_task(_vital(_clock(front), stop)))
+        tasks.append(asyncio.create_task(_vital(_clock(front, listeners.tickets), stop)))
         gc.collect()
         gc.freeze()  # the directory stays: no need to walk it again and again
         gc.enable()
@@ -108,14 +109,18 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
     book = Book(
         settings.certs_directory,
         lambda name: directory.site(name) is not None,
+        listeners.tickets,
         settings.edge.warm_certificates,
         certs.spare(edge.context),
     )
-    book.attach(listeners.tls)
+    fleet = FleetSecrets(listeners.tickets, edge.context.registry.codec.seal)
+    await fleet.load(edge.context.store)
+    directory.changed.append(fleet.apply)
+    directory.reloaded.append(fleet.load)
     front = Front(edge)
     open_listeners = [
-        await _accept(settings, front, listener, tls)
-        for listener, tls in ((listeners.http, None), (listeners.https, listeners.tls))
+        await _accept(settings, front, listener, certificates)
+        for listener, certificates in ((listeners.http, None), (listeners.https, book))
     ]
 
     async def drain() -> None:
@@ -133,10 +138,10 @@ async def _listen(settings: Settings, listeners: Listeners, edge: Edge, stack: A
 
 
 async def _accept(
-    settings: Settings, front: Front, listener: socket.socket, tls: ssl.SSLContext | None
+    settings: Settings, front: Front, listener: socket.socket, book: Book | None
 ) -> asyncio.Server | Balanced:
     def make(peer: str | None = None) -> asyncio.Protocol:
-        return Connection(front, peer) if tls is None else Secured(front, tls, lambda: Connection(front, peer))
+        return Connection(front, peer) if book is None else Secured(front, book, lambda: Connection(front, peer))
 
     loop = asyncio.get_running_loop()
     if settings.edge.proxy_protocol:
@@ -170,10 +175,11 @@ async def _vital(part: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
         stop.set()
 
 
-async def _clock(front: Front) -> None:
+async def _clock(front: Front, tickets: TicketSecrets) -> None:
     while True:
         await asyncio.sleep(1.0)
         front.tick()
+        tickets.advance(time.time())
         CONNECTIONS.set(len(front.connections))
 
 

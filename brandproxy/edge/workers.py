@@ -1,8 +1,8 @@
-"""The edge's processes: sockets and TLS base context first, then fork, then watch.
+"""The edge's processes: sockets and ticket secrets first, then fork, then watch.
 
-Forking after the base context is made gives all workers the same ticket keys, so that sessions resume whichever
-worker accepts. Call `run` in a process of its own without other threads: threads do not survive a fork, and a
-lock one of them held would stay locked in every worker.
+Forking after the ticket secrets are made gives all workers the same, so that sessions resume whichever worker
+accepts; the parent keeps them in step for workers it starts later. Call `run` in a process of its own without
+other threads: threads do not survive a fork, and a lock one of them held would stay locked in every worker.
 
 The parent does nothing but wait: a worker that ends is started again (at most one a second for each place);
 SIGTERM or SIGINT is passed on, and the parent ends when all have drained. Workers end with the parent, however
@@ -26,7 +26,7 @@ from contextlib import suppress
 from brandproxy import metrics, sockets
 from brandproxy.children import end_with
 from brandproxy.config import Settings
-from brandproxy.edge.tls import base_context
+from brandproxy.edge.tickets import TicketSecrets
 from brandproxy.edge.worker import BACKLOG, Listeners, serve
 from brandproxy.errors import BadSettings, lines, told
 
@@ -42,7 +42,9 @@ def run(settings: Settings) -> None:
     _raise_file_limit()
     gc.disable()  # while a large directory is read it would only be walked in vain; workers enable it again
     listeners = Listeners(
-        sockets.bind(settings.edge.http, BACKLOG), sockets.bind(settings.edge.https, BACKLOG), base_context()
+        sockets.bind(settings.edge.http, BACKLOG),
+        sockets.bind(settings.edge.https, BACKLOG),
+        TicketSecrets(time.time()),
     )
     # The parent takes its signals one by one in `sigtimedwait`; workers undo this.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -66,6 +68,7 @@ def _watch(workers: dict[int, int], settings: Settings, listeners: Listeners, re
     again: set[int] = set()  # workers that were started more than once
     while True:
         event = signal.sigtimedwait(_SIGNALS, 1.0)
+        listeners.tickets.advance(time.time())
         if event is not None and event.si_signo in (signal.SIGTERM, signal.SIGINT):
             _stop(set(workers))
             return

@@ -12,7 +12,7 @@ from brandproxy.storage import disk
 from brandproxy.storage.base import StorageFailed
 from brandproxy.storage.disk import File, Name
 
-CHUNK = 1 << 18
+CHUNK = 1 << 13  # bytes; what a client that reads slowly, or never, makes us hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,7 @@ class Body:
         assert self._file is not None
         while start < stop:
             await self._wait(start)
-            chunk = await asyncio.to_thread(
-                os.pread, self._file.descriptor, min(CHUNK, self._end(stop) - start), start
-            )
+            chunk = await _read_at(self._file.descriptor, min(CHUNK, self._end(stop) - start), start)
             if not chunk:
                 raise StorageFailed("the copy on disk is shorter than it was")
             start += len(chunk)
@@ -97,3 +95,13 @@ class Arriving(Body):
 
     def _end(self, stop: int) -> int:
         return min(stop, self.written)
+
+
+async def _read_at(descriptor: int, count: int, at: int) -> bytes:
+    """What the page cache has is read at once; for the disk a thread waits. b"" at the end of the file."""
+    buffer = bytearray(count)
+    try:
+        done = os.preadv(descriptor, [buffer], at, os.RWF_NOWAIT)
+    except OSError:  # not in the cache (EAGAIN), or a file system without this
+        done = 0
+    return bytes(buffer[:done]) if done else await asyncio.to_thread(os.pread, descriptor, count, at)

@@ -17,6 +17,7 @@ formertenant/<slug>  tombstone of a removed tenant, for ever
 upgraded/<what>      a change of older records that was made
 copying                what `store copy` left here; written by `copying` alone
 retention/<slug>     since when a tenant's `keep_days` is in force; `*`: the operator's
+ticket/<period>      secret of TLS session tickets, sealed
 purge/<slug>/<object>  order to forget a cached object, or all (empty)
 """
 
@@ -42,6 +43,7 @@ SENDER_TARGET = "sendertarget/"
 DKIM_RECORD = "dkimrecord/"
 DKIM_PUSH = "dkimpush/"
 MAILING = "mailing/"
+TICKET = "ticket/"
 
 
 def tenant(slug: str) -> str:
@@ -148,3 +150,7 @@ def former_tenant(slug: str) -> str:
 
 def upgraded(what: str) -> str:
     return f"upgraded/{what}"
+
+
+def ticket(period: int) -> str:
+    return f"{TICKET}{period}"
