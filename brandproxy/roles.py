@@ -171,12 +171,14 @@ class _Server(uvicorn.Server):
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
     from brandproxy.analytics import upkeep
     from brandproxy.senders import watch as senders
+    from brandproxy.edge import tickets
 
     led: dict[str, Callable[[], Awaitable[None]]] = {
         "certificates": lambda: certs.maintain(context),
         "onboarding": lambda: onboarding.watch(context),
         "senders": lambda: senders.watch(context),
         "analytics": lambda: upkeep.maintain(context, engine),
+        "tickets": lambda: tickets.keep_secrets(context.store, context.registry.codec.seal),
         "webhooks": lambda: _webhooks(context, engine),
     }
     own: dict[str, Callable[[], Awaitable[None]]] = {

@@ -11,6 +11,7 @@ is none for another (RFC 6066 §3), since each host's keys are derived from the 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -87,6 +88,13 @@ class FleetSecrets:
             self._secrets.learn(int(key.removeprefix(keys.TICKET)), self._seal.open(value))
         except (BrandproxyError, ValueError):
             log.exception("tls: unreadable ticket secret %s", key)
+
+
+async def keep_secrets(store: Store, seal: Seal) -> None:
+    """Make secrets before they are needed, for ever. One node of a fleet does it."""
+    while True:
+        await make_secrets(store, seal)
+        await asyncio.sleep(PERIOD / 12)
 
 
 async def make_secrets(store: Store, seal: Seal, now: float | None = None) -> None:

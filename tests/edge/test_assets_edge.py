@@ -124,12 +124,45 @@ def test_a_client_that_asks_and_never_reads_costs_little_memory(edge: RunningEdg
     assert fetch(edge, "big.png").status_code == 200
 
 
+@pytest.mark.parametrize("size", [250_000, 6_000_000])  # in memory; from disk
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_client_that_asks_and_never_reads_costs_64_kib(
+    edge: RunningEdge, storage: Nginx, tls: bool, size: int
+) -> None:
+    (storage.folder / "big.png").write_bytes(os.urandom(size))
+    for _ in range(8):
+        fetch(edge, "big.png")
+    path = f"/a/{edge.token(Asset('media', 'big.png'))}/big.png"
+    request = f"GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    workers = psutil.Process(edge.process.pid).children() if edge.process else []
+
+    def ask(stack: contextlib.ExitStack) -> None:
+        sock = stack.enter_context(socket.socket())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", edge.https if tls else edge.http))
+        if tls:
+            sock = stack.enter_context(edge.client_tls().wrap_socket(sock, server_hostname=HOST))
+        sock.sendall(request)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):  # what is made once
+            ask(stack)
+        time.sleep(1.0)
+        before = sum(worker.memory_info().rss for worker in workers)
+        for _ in range(150):
+            ask(stack)
+        time.sleep(1.5)
+        grown = sum(worker.memory_info().rss for worker in workers) - before
+    assert grown / 150 < 72 * 1024  # 64 KiB, and what the allocator rounds up
+
+
 def test_a_connection_whose_client_does_not_read_is_not_read_from_and_ends() -> None:
     reading: list[bool] = []
     transport = SimpleNamespace(
         get_extra_info=lambda _: None,
         pause_reading=lambda: reading.append(False),
         resume_reading=lambda: reading.append(True),
+        set_write_buffer_limits=lambda _: None,
     )
     front = SimpleNamespace(now=100.0, patience=15, admit=lambda _: True)
     connection = Connection(front)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from brandproxy.certs.devca import DevCA
 from brandproxy.context import Context
 from brandproxy.core.tokens import Click
 from brandproxy.store.seal import open_seal
+from tests.conftest import need_program
 from tests.edge.conftest import HOST, OTHER, RunningEdge, eventually, prepare, write_certificate
 
 URL = "https://shop.example/"
@@ -72,6 +74,28 @@ def test_old_protocol_versions_are_refused(edge: RunningEdge) -> None:
         connect(edge, HOST, context)
 
 
+def test_a_client_that_speaks_no_http_1_is_refused_with_the_alert_that_says_so(edge: RunningEdge) -> None:
+    context = edge.client_tls()
+    context.set_alpn_protocols(["h2"])
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+        connect(edge, HOST, context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with connect(edge, HOST, context) as sock:
+        assert sock.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize(
+    ("group", "taken"),
+    [("X25519", True), ("P-256", True), ("P-384", True), ("P-521", False), ("X448", False)],
+)
+def test_key_exchange_is_by_the_groups_of_mozillas_intermediate_configuration(
+    edge: RunningEdge, group: str, taken: bool
+) -> None:
+    command = [need_program("openssl", "openssl"), "s_client", "-groups", group, "-servername", HOST]
+    done = subprocess.run([*command, "-connect", f"127.0.0.1:{edge.https}"], input=b"", capture_output=True)
+    assert (b"Cipher is TLS_" in done.stdout) == taken
+
+
 def test_a_host_of_another_tenant_on_the_connection_is_misdirected(edge: RunningEdge) -> None:
     token = edge.token(Click(URL), "globex")
     with connect(edge, HOST) as sock:
@@ -104,6 +128,7 @@ def test_a_ticket_of_one_tenant_gives_nothing_on_the_other(edge: RunningEdge) ->
         get(sock, "/c/" + token, HOST)
         session = sock.session
     with connect(edge, OTHER, context, session) as sock:
+        assert not sock.session_reused
         assert get(sock, "/c/" + token, HOST).startswith(b"HTTP/1.1 421 ")
     with connect(edge, OTHER, context, session) as sock:
         assert get(sock, "/c/" + token, OTHER).startswith(b"HTTP/1.1 404 ")
