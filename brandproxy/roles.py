@@ -170,8 +170,8 @@ class _Server(uvicorn.Server):
 
 def _background(context: Context, engine: Engine) -> list[Coroutine[Any, Any, None]]:
     from brandproxy.analytics import upkeep
-    from brandproxy.senders import watch as senders
     from brandproxy.edge import tickets
+    from brandproxy.senders import watch as senders
 
     led: dict[str, Callable[[], Awaitable[None]]] = {
         "certificates": lambda: certs.maintain(context),
