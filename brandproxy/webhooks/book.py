@@ -97,6 +97,11 @@ class Book:
         """Those that can be read."""
         return readable(await self._store.list(keys.WEBHOOK), _webhook)
 
+    async def versions(self) -> list[tuple[Webhook, int]]:
+        """Those that can be read, each with the version of its record."""
+        entries = await self._store.list(keys.WEBHOOK)
+        return readable(entries, lambda entry: (_webhook(entry), entry.version))
+
     async def get(self, hook_id: str) -> Webhook:
         entry = await self._store.get(keys.webhook(hook_id)) if hook_id.isalnum() else None
         if entry is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from brandproxy.context import Context
@@ -36,6 +37,7 @@ class ChangeLane:
         self._fresh: list[str] = []  # keys the feed told of, in its order
         self._loaded, self._tidied = False, 0.0
         self._passed: dict[str, int] = {}  # webhook -> up to here nothing concerns it; not looked at every second
+        self._looked = 0  # up to here `news` told
         self._reading = asyncio.Lock()
         self._directory.changed.append(self._told)
         self._directory.reloaded.append(self._lost)
@@ -43,6 +45,18 @@ class ChangeLane:
     def close(self) -> None:
         self._directory.changed.remove(self._told)
         self._directory.reloaded.remove(self._lost)
+
+    async def news(self) -> Callable[[Webhook], bool]:
+        await self._refresh()
+        newest = self._order[bisect.bisect_right(self._order, self._looked) :]
+        fresh = {(self._known[version][1].kind, self._known[version][1].tenant) for version in newest}
+        everything = not self._looked
+        self._looked = max(self._order[-1] if self._order else 0, 1)
+
+        def concerns(hook: Webhook) -> bool:
+            return everything or any(k in hook.kinds and hook.tenant in ("", tenant) for k, tenant in fresh)
+
+        return concerns
 
     async def next(self, hook: Webhook, after: Mark) -> Batch | None:
         await self._refresh()

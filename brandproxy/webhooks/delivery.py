@@ -17,7 +17,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 DELAYS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200)  # seconds; a day and a bit altogether
 _POLL = 1.0  # seconds
 _SECONDS = 15.0  # a receiver has to answer
+_IDLE = 600.0  # seconds until a webhook without news is looked at all the same
+_UNREST = 5.0  # seconds after trouble that is our own
+_BESIDE = 8  # of them of one tenant
 _AT_ONCE = 32  # receivers sent to at the same time
 
 SENT = Counter("brandproxy_webhook_batches", "Batches sent to webhooks", ["outcome"])
@@ -54,6 +58,9 @@ class Lane(Protocol):
 
     name: str
     kinds: tuple[str, ...]
+
+    async def news(self) -> Callable[[Webhook], bool]:
+        """Whether what came since the last call may concern a webhook; at the first call all may be."""
 
     async def next(self, hook: Webhook, after: Mark) -> Batch | None:
         """The next batch behind a place, or None when there is nothing new."""
@@ -83,7 +90,10 @@ class Delivery:
     def __init__(self, book: Book, lanes: Sequence[Lane], fetcher: Fetcher) -> None:
         self._book, self._lanes, self._fetcher = book, lanes, fetcher
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._of_tenant: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_BESIDE))
         self._busy: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._rest: dict[tuple[str, str], tuple[int, float]] = {}  # version of the webhook, until when (monotonic)
+        self._missed: set[tuple[str, str]] = set()  # busy when there was news: not idle when they are done
 
     async def turn(self) -> None:
         """One look at every webhook, to its end."""
@@ -91,13 +101,34 @@ class Delivery:
         await asyncio.gather(*self._busy.values())
 
     async def begin(self) -> None:
-        """Start on every webhook that nobody is at; a slow receiver holds up no other, a lane no other lane."""
-        for hook in await self._book.all():
-            for lane in self._lanes:
-                place = hook.id, lane.name
-                if not hook.disabled and place not in self._busy and set(lane.kinds) & set(hook.kinds):
-                    task = self._busy[place] = asyncio.create_task(self._serve(hook, lane))
+        """Start on every webhook that has something to do and nobody at it; a slow receiver holds up no other, a
+        lane no other lane, a tenant no other tenant.
+
+        One look for all tells what is new, so that a webhook to which nothing happens costs next to nothing. One
+        that was changed (a replay, say) is looked at at once.
+        """
+        hooks = await self._book.versions()
+        present = {hook.id for hook, _ in hooks}
+        self._rest = {place: rest for place, rest in self._rest.items() if place[0] in present}
+        for lane in self._lanes:
+            try:
+                concerned = await lane.news()
+            except Exception as error:
+                log.warning("webhooks, %s: %s", lane.name, error)
+                continue
+            for hook, version in hooks:
+                if hook.disabled or not set(lane.kinds) & set(hook.kinds):
+                    continue
+                place, new = (hook.id, lane.name), concerned(hook)
+                if place in self._busy:
+                    self._missed |= {place} if new else set()
+                elif new or not self._resting(place, version):
+                    task = self._busy[place] = asyncio.create_task(self._serve(hook, version, lane))
                     task.add_done_callback(lambda _, place=place: self._busy.pop(place))  # type: ignore[misc]
+
+    def _resting(self, place: tuple[str, str], version: int) -> bool:
+        known, until = self._rest.get(place, (0, 0.0))
+        return known == version and time.monotonic() < until
 
     async def stop(self) -> None:
         tasks = list(self._busy.values())
@@ -105,34 +136,41 @@ class Delivery:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _serve(self, hook: Webhook, lane: Lane) -> None:
+    async def _serve(self, hook: Webhook, version: int, lane: Lane) -> None:
+        place, rest = (hook.id, lane.name), _UNREST
+        self._rest.pop(place, None)
         try:
-            async with self._slots:
+            async with self._of_tenant[hook.tenant], self._slots:
+                self._missed.discard(place)
                 for batch in await self._book.dead(hook.id):
                     if batch.next_at and batch.lane == lane.name:
                         await self._again(hook, lane, batch)
-                while await self._next(hook, lane):
+                while (waits := await self._next(hook, lane)) is None:
                     pass
+                rest = 0.0 if place in self._missed else waits
         except (Retryable, Conflict) as error:
             log.warning("webhook %s waits: %s", hook.id, error)
         except Exception:  # whatever one webhook's records do, the others are served
             log.exception("webhook %s", hook.id)
+        self._missed.discard(place)
+        self._rest[place] = (version, time.monotonic() + rest)
 
     async def _again(self, hook: Webhook, lane: Lane, batch: Batch) -> None:
         """A dead batch that somebody asked to be sent once more."""
         error, _ = await self._send(hook, lane, batch)
         await self._book.bury(hook.id, replace(batch, next_at=0.0, error=error), keep=bool(error))
 
-    async def _next(self, hook: Webhook, lane: Lane) -> bool:
-        """Send the batch that is due; whether another may follow at once."""
+    async def _next(self, hook: Webhook, lane: Lane) -> float | None:
+        """Send the batch that is due. None: another may follow at once; else seconds until there is something to
+        do, unless there is news."""
         place = await self._book.whereabouts(hook, lane.name)
         batch = place.batch
         if batch is None:
             batch = await lane.next(hook, place.after)
             if batch is None:
-                return False
+                return _IDLE
         elif batch.next_at > time.time():
-            return False
+            return min(batch.next_at - time.time(), _IDLE)
         await self._book.place(hook.id, lane.name, replace(place, batch=batch))
         error, wait = await self._send(hook, lane, batch)
         place = await self._book.whereabouts(hook, lane.name)
@@ -140,9 +178,9 @@ class Delivery:
             raise Conflict(f"batch {batch.id} was taken over by another node")
         if not error:
             await self._book.place(hook.id, lane.name, Place(batch.upto, version=place.version))
-            return True
+            return None
         await self._failed(hook, place, batch, error, wait)
-        return False
+        return 0.0
 
     async def _failed(self, hook: Webhook, place: Place, batch: Batch, error: str, wait: float) -> None:
         if error.startswith("410"):

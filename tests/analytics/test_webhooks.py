@@ -218,3 +218,56 @@ async def test_bad_webhooks_are_explained(desk: Desk, body: bytes) -> None:
     answer = await desk.port.client.post("/v1/webhooks", content=body, headers=headers)
     assert answer.status_code == 400
     assert answer.json()["detail"]
+
+
+async def test_webhooks_to_which_nothing_happens_cost_one_look_for_all_of_them(
+    desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        await desk.book.add("globex" if number % 2 else "acme", receiver.url, ("click",), machines=False)
+    await desk.work.turn()
+    asked: list[str] = []
+    query, get = desk.port.engine.query, desk.port.context.store.get
+
+    async def counted(sql: str, params: Any = None) -> Any:
+        asked.append(sql)
+        return await query(sql, params)
+
+    async def looked(key: str) -> Any:
+        asked.append(key)
+        return await get(key)
+
+    monkeypatch.setattr(desk.port.engine, "query", counted)
+    monkeypatch.setattr(desk.port.context.store, "get", looked)
+    for _ in range(5):
+        await desk.work.turn()
+    assert len(asked) == 5
+    await desk.happen(event())
+    await desk.work.turn()
+    assert len(receiver.got) == 30  # acme's, and no look at globex's
+    assert not [one for one in asked if "globex" in one]
+
+
+async def test_what_happens_while_a_receiver_is_slow_is_sent_when_it_is_done(
+    desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.book.add("acme", receiver.url, ("click",), machines=False)
+    first, go_on = await desk.happen(event()), asyncio.Event()
+    place = desk.book.place
+
+    async def slow(hook_id: str, lane_name: str, where: Any) -> None:
+        await place(hook_id, lane_name, where)
+        if where.batch is None:
+            await go_on.wait()
+
+    monkeypatch.setattr(desk.book, "place", slow)
+    turn = asyncio.create_task(desk.work.turn())
+    while not receiver.got:
+        await asyncio.sleep(0.01)
+    later = await desk.happen(event())
+    await desk.work.begin()  # there is news, and somebody is at it
+    go_on.set()
+    await turn
+    for _ in range(2):
+        await desk.work.turn()
+    assert [receiver.ids(number) for number in range(len(receiver.got))] == [first, later]

@@ -225,8 +225,10 @@ async def test_a_lane_that_is_away_holds_up_no_other(context: Context, receiver:
         name: str = "events"
         kinds: tuple[str, ...] = ("click",)
 
-        async def next(self, hook: Webhook, after: object) -> None:
+        async def news(self) -> Any:
             raise delivery.Retryable("the engine is away")
+
+        async def next(self, hook: Webhook, after: object) -> None: ...
 
         async def message(self, hook: Webhook, batch: object) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from brandproxy.analytics.export import FIELDS, event
@@ -12,6 +13,7 @@ from brandproxy.webhooks.book import EVENTS, Batch, Mark, Webhook, new_batch
 from brandproxy.webhooks.delivery import Message
 
 MOST = 200  # events in a batch
+OVERLAP_US = 1_000_000  # told twice rather than never
 SETTLED_US = 2_000_000  # events younger than this may still get neighbours from other collectors
 
 
@@ -21,6 +23,28 @@ class EventLane:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._looked = 0  # microseconds up to which `news` told
+
+    async def news(self) -> Callable[[Webhook], bool]:
+        upto = int(time.time() * 1e6) - SETTLED_US
+        since, everything = self._looked, not self._looked
+        rows = (
+            []
+            if everything
+            else await self._engine.query(
+                "SELECT DISTINCT tenant, kind, person FROM events WHERE seen_us > $since AND seen_us <= $upto",
+                {"since": since - OVERLAP_US, "upto": upto},
+            )
+        )
+        self._looked = max(upto, since)
+
+        def concerns(hook: Webhook) -> bool:
+            return everything or any(
+                kind in hook.kinds and hook.tenant in ("", tenant) and (person or hook.machines)
+                for tenant, kind, person in rows
+            )
+
+        return concerns
 
     async def next(self, hook: Webhook, after: Mark) -> Batch | None:
         rows = await self._rows(hook, after, (int(time.time() * 1e6) - SETTLED_US, "g"))  # "g": behind every id
