@@ -4,7 +4,8 @@ What the mail server is told (Postfix `pipe(8)` and its like read the exit code)
 1. a message on standard output and 0, changed or not: content we cannot read passes as it is
 2. 75 EX_TEMPFAIL: our store is away, or the tenant is not known here (yet); with `mail.on_failure = "pass"` the
    message passes as it is instead
-3. 64 EX_USAGE: nobody said whose message it is; 73 EX_CANTCREAT: the report cannot be written (checked first)
+3. with `--login`: what that login may not have rewritten passes unbranded, as at every way in
+4. 64 EX_USAGE: nobody said whose message it is; 73 EX_CANTCREAT: the report cannot be written (checked first)
 Nothing is written to standard output before it is certain that all of it can be.
 """
 
@@ -34,7 +35,12 @@ DEMO = "demo"
 
 @app.command()
 def rewrite(
-    tenant: Annotated[str, typer.Option(help="Whose mail it is; default: X-Brandproxy-Tenant.")] = "",
+    tenant: Annotated[
+        str, typer.Option(help="Whose mail it is; default: X-Brandproxy-Tenant, of a pipeline of your own.")
+    ] = "",
+    login: Annotated[
+        str | None, typer.Option(help="Who logged in at the mail server (may be empty): decides whose mail it is.")
+    ] = None,
     campaign: Annotated[str, typer.Option(help="Campaign reference; default: X-Brandproxy-Campaign.")] = "",
     message: Annotated[str, typer.Option(help="Message reference; default: X-Brandproxy-Message.")] = "",
     recipient: Annotated[str, typer.Option(help="Recipient reference; default: X-Brandproxy-Recipient.")] = "",
@@ -56,7 +62,7 @@ def rewrite(
     sink = _open_report(report)
     raw = sys.stdin.buffer.read()
     try:
-        result = with_context(lambda context: _rewrite(context, raw, tenant, given, host, copies))
+        result = with_context(lambda context: _rewrite(context, raw, tenant, login, given, host, copies))
     except (Retryable, NotFound) as error:
         _give_up(raw, error)
     if sink is not None:
@@ -88,10 +94,20 @@ def unrewrite(
 
 
 async def _rewrite(
-    context: Context, raw: bytes, slug: str, given: References, host: str, copies: dict[tuple[str, str], str]
+    context: Context,
+    raw: bytes,
+    slug: str,
+    login: str | None,
+    given: References,
+    host: str,
+    copies: dict[tuple[str, str], str],
 ) -> Result:
     import brandproxy
 
+    if login is not None:
+        slug, reason = _owner(context, raw, login)
+        if not slug:
+            return _nobodys(raw, reason)
     slug = slug or brandproxy.control_headers(raw).tenant
     if not slug:
         print(
@@ -101,6 +117,27 @@ async def _rewrite(
     owner = await _tenant(context, slug)
     base_url = _base_url(context, owner.slug, host)
     return brandproxy.rewrite(raw, owner, given, base_url, int(time.time()), copies)
+
+
+def _owner(context: Context, raw: bytes, login: str) -> tuple[str, str]:
+    """Whose message this login's is, or "" and why."""
+    from brandproxy.filters import control
+    from brandproxy.filters.lookup import Hints, Identity, Lookup
+
+    said = control.read(raw)
+    lookup = Lookup(context.directory, context.settings.mail)
+    verdict = lookup.decide(Identity(login=login), Hints(said.control.tenant, "", said.authors))
+    return verdict.tenant, verdict.reason
+
+
+def _nobodys(raw: bytes, reason: str) -> Result:
+    """The message without our control headers."""
+    from brandproxy.core.report import Report, Result
+    from brandproxy.filters import control
+
+    print(f"brandproxy: nobody's mail: {reason}", file=sys.stderr)
+    message = control.strip(raw)
+    return Result(message, Report("", "", len(raw), len(message), reason="nobody's"))
 
 
 async def _tenant(context: Context, slug: str) -> Tenant:

@@ -99,6 +99,7 @@ brandproxy:
   allow_localhost
 begin retry
 * * F,1h,1s
+{more}
 """
 
 # docs/recipes/exim.md, "The proxy"
@@ -115,8 +116,16 @@ brandproxy:
 @contextmanager
 def exim(home: Path, data: Path, **settings: object) -> Iterator[int]:
     packages = unpacked("exim4-daemon-light", "exim4-base")
-    values = {"port": free_port(), "back": free_port(), "proxy": 1, "router": "", "filter": "", **settings}
-    values["router"] = str(values["router"]).format(**values)
+    values = {
+        "port": free_port(),
+        "back": free_port(),
+        "proxy": 1,
+        "router": "",
+        "filter": "",
+        "more": "",
+        **settings,
+    }
+    values["router"] = values.get("whole_router") or str(values["router"]).format(**values)
     (home / "exim.conf").write_text(EXIM.format(home=home, packages=packages, **values))
     for part in ("spool", "log"):
         (home / part).mkdir()
