@@ -20,9 +20,12 @@ BRANDED = b"https://links.acme.example/c/"
 COUNT = 5
 LONG = b"<p>" + b"a very long line, " * 200 + b"</p>\r\n"
 
-# What stands around the recipe in an installation: who may send, and where outbound delivers.
+# What stands around the recipe in an installation: who may send and as whom, and where outbound delivers.
 AROUND = """\
-exports.hook_ehlo = (next, connection, name) => { connection.notes.auth_user = name; next() }
+exports.hook_ehlo = (next, connection, name) => {
+  connection.notes.auth_user = /^(shop|stranger|client)/.test(name) ? name : 'shop-a'
+  next()
+}
 exports.hook_connect_init = (next, connection) => { connection.relaying = true; next() }
 exports.hook_get_mx = (next) => next(OK, { priority: 0, exchange: '127.0.0.1', port: %d })
 """

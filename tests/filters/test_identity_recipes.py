@@ -116,7 +116,7 @@ async def test_postfix_milter(tmp_path: Path) -> None:
 
 async def test_postfix_after_the_queue(tmp_path: Path) -> None:
     ports = {str(port): str(free_port()) for port in (8025, 8101, 8102, 10026)}
-    changes = {**ports, "  -o smtpd_milters=inet:127.0.0.1:8892\n": "", "/etc/postfix": str(tmp_path)}
+    changes = {**ports, "  -o smtpd_milters=inet:127.0.0.1:8892\n": ""}
     with tempfile.TemporaryDirectory(prefix="brandproxy-table-") as name:
         table = Path(name, "brandproxy")
         table.parent.chmod(0o755)
