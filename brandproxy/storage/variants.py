@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 MAX_ORIGINAL = 20 << 20  # bytes; larger images are served as they are
 _SECONDS = 30.0
-_PROGRAM = Path(__file__).with_name("convert.py")
+_MAX_SAID = 4096  # bytes on standard error
+_MAX_MADE = 64 << 20  # bytes
+_MEDIA = {b"png": "image/png", b"jpeg": "image/jpeg", b"webp": "image/webp", b"avif": "image/avif"}
+_CONFINE, _PROGRAM = (str(Path(__file__).with_name(name)) for name in ("confine.py", "convert.py"))
 
 
 Make = Callable[[bytes, Meta], Awaitable[tuple[bytes, Meta] | None]]
@@ -60,6 +63,7 @@ class Variants:
 
     def __init__(self, processes: int) -> None:
         self._room = asyncio.Semaphore(processes)
+        self._told = False
 
     def load(self, original: Callable[[], Awaitable[Body]], text: str) -> Load:
         """How the cache gets the variant `text` of the object that `original` gets."""
@@ -75,26 +79,63 @@ class Variants:
         wanted = objects.variant(text)
         if wanted is None:
             return None
-        command = [sys.executable, "-I", str(_PROGRAM), str(wanted.width), wanted.format]
         async with self._room:
-            pipe = asyncio.subprocess.PIPE
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            out, lacking = await confined(_PROGRAM, (str(wanted.width), wanted.format), data)
+        if lacking and not self._told:
+            self._told = True
+            log.warning("images are converted with less confinement than wanted: %s", lacking)
+        kind, _, image = (out or b"").partition(b"\n")
+        return (image, _MEDIA[kind]) if kind in _MEDIA and image else None
+
+
+async def confined(program: str, arguments: Sequence[str], data: bytes) -> tuple[bytes | None, str]:
+    """(what a program makes of `data` within `confine`, or None when it failed; what confinement lacked)."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", _CONFINE, program, *arguments,
+        stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/",
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, out, said = await asyncio.gather(
+                _hand_over(process.stdin, data),
+                _at_most(process.stdout, _MAX_MADE, process),
+                _at_most(process.stderr, _MAX_SAID, process),
             )
-            try:
-                async with asyncio.timeout(_SECONDS):
-                    out, _ = await process.communicate(data)
-            except TimeoutError:
-                log.warning("an image took longer than %.0f s to convert and stays as it is", _SECONDS)
-                return None
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        if process.returncode != 0:
-            return None
-        kind, _, image = out.partition(b"\n")
-        return image, f"image/{kind.decode('ascii')}"
+            good = await process.wait() == 0
+    except TimeoutError:
+        log.warning("an image took longer than %.0f s to convert and stays as it is", _SECONDS)
+        return None, ""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()  # what is left in its pipes, so that they close
+    return (out, ascii(said.decode("ascii", "replace").strip())[1:-1]) if good else (None, "")
+
+
+async def _hand_over(stdin: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(ConnectionError):
+        stdin.write(data)
+        await stdin.drain()
+    stdin.close()
+
+
+async def _at_most(stream: asyncio.StreamReader, most: int, process: asyncio.subprocess.Process) -> bytes:
+    """All that a process writes; one that writes more than `most` bytes is killed."""
+    parts: list[bytes] = []
+    size = 0
+    while part := await stream.read(65536):
+        size += len(part)
+        if size > most:
+            parts.clear()
+            with suppress(ProcessLookupError):
+                process.kill()
+        else:
+            parts.append(part)
+    return b"".join(parts)
 
 
 def _etag(meta: Meta, text: str) -> str:
