@@ -1,7 +1,8 @@
-"""The way on: one conversation with the next mail server, over aiosmtplib.
+"""The way on: one conversation with the next mail server, opened by aiosmtplib.
 
-aiosmtplib connects, speaks EHLO, STARTTLS and AUTH, and reads replies; the transaction itself is written here
-word for word, so that the sender's own addresses and parameters reach the next server unchanged.
+aiosmtplib connects and speaks EHLO, STARTTLS and AUTH. The transaction itself is written here word for word, so
+that the sender's own addresses and parameters reach the next server unchanged; and its replies are read by
+`replies`, because aiosmtplib keeps what a server sends too much for the next command.
 
 Why aiosmtplib and not smtplib: replies are awaited, not waited for in a thread per conversation, of which a
 busy relay has hundreds.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import aiosmtplib
 
 from brandproxy.errors import Retryable
+from brandproxy.filters.replies import Replies
 from brandproxy.model import Relay
 
 # Seconds. A mail server waits 300 s for a reply to a command and 600 s for the one after the final dot
@@ -24,6 +26,7 @@ from brandproxy.model import Relay
 _CONNECT, _COMMAND, _FINAL = 30.0, 120.0, 570.0
 
 _LINE_END = re.compile(rb"\r*\n")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BARE_CR = re.compile(rb"\r(?!\n)")
 
 
@@ -49,13 +52,18 @@ class Reply:
 
 
 class NextHop:
-    """One connection. Every method raises NextHopAway when the server is gone; the connection is then closed."""
+    """One connection. Every method raises NextHopAway when the server is gone; the connection is then closed.
 
-    def __init__(self, relay: Relay, hello: str) -> None:
+    `owner`: the slug of the tenant whose relay it is, or empty for the operator's own.
+    """
+
+    def __init__(self, relay: Relay, hello: str, owner: str = "") -> None:
         implicit = relay.port == 465 and relay.tls == "required"  # RFC 8314 §3.3
         start = {"none": False, "opportunistic": None}.get(relay.tls, not implicit)
         self.relay = relay
+        self.owner = owner
         self.underway = False  # the server knows of a transaction that is not ended
+        self._replies: Replies | None = None
         self._client = aiosmtplib.SMTP(
             hostname=relay.host,
             port=relay.port,
@@ -70,7 +78,11 @@ class NextHop:
 
     @property
     def connected(self) -> bool:
-        return self._client.is_connected
+        return self._replies is not None and self._replies.connected
+
+    def belongs(self, owner: str, relay: Relay) -> bool:
+        """Whether it is a connection to this relay of this owner: tenants share none, even to the same relay."""
+        return (self.owner, self.relay) == (owner, relay)
 
     def offers(self, extension: str) -> bool:
         return self._client.supports_extension(extension)
@@ -80,6 +92,9 @@ class NextHop:
             await self._client.connect()
             if self._client.is_ehlo_or_helo_needed:
                 await self._client.ehlo()
+            if self._client.transport is None or self._client.protocol is None:
+                raise OSError("it closed the connection")
+            self._replies = Replies(self._client.transport, self._client.protocol)
         except (aiosmtplib.SMTPException, ssl.SSLError, OSError, ValueError) as error:
             self.close()
             raise NextHopAway(f"{self.relay.host}:{self.relay.port} is not reachable: {error}") from error
@@ -95,14 +110,10 @@ class NextHop:
             await self.command("EHLO", self._client.local_hostname or "localhost")  # the session starts anew
 
     async def command(self, *words: str) -> Reply:
-        try:
-            encoded = [word.encode("utf-8", "surrogateescape") for word in words]
-            response = await self._client.execute_command(*encoded, timeout=_COMMAND)
-        except (aiosmtplib.SMTPException, OSError) as error:
-            raise self._gone(error) from error
-        except ValueError:
+        line = " ".join(words).encode("utf-8", "surrogateescape")
+        if _CONTROL.search(line):
             return Reply(501, ("5.5.4 control character in a parameter",))
-        return self._reply(response, asked=words == ("DATA",))
+        return await self._ask(line + b"\r\n", _COMMAND, asked=words == ("DATA",))
 
     async def mail(self, path: str, parameters: Sequence[str]) -> Reply:
         self.underway = True
@@ -123,40 +134,41 @@ class NextHop:
     async def data(self, message: bytes) -> Reply:
         """Hand over a message; its reply is the answer to whether the server has it."""
         reply = await self.command("DATA")
-        protocol = self._client.protocol
-        if reply.code != 354 or protocol is None:
+        if reply.code != 354:
             return reply if not reply.positive else Reply(451, ("4.5.0 the next server did not ask for the data",))
-        try:
-            protocol.write(transparent(message))
-            response = await protocol.read_response(timeout=_FINAL)
-        except (aiosmtplib.SMTPException, OSError) as error:
-            raise self._gone(error) from error
+        reply = await self._ask(transparent(message), _FINAL)
         self.underway = False
-        return self._reply(response)
+        return reply
 
     async def quit(self) -> None:
         """Say goodbye without waiting for the answer long; the connection is closed in any case."""
         try:
-            if self._client.is_connected:
-                await self._client.quit(timeout=5)
-        except (aiosmtplib.SMTPException, OSError):
+            if self._replies is not None and self._replies.connected:
+                await self._replies.ask(b"QUIT\r\n", 5)
+        except OSError:
             pass
         finally:
             self.close()
 
     def close(self) -> None:
+        if self._replies is not None:
+            self._replies.close()
         self._client.close()
 
-    def _reply(self, response: aiosmtplib.SMTPResponse, asked: bool = False) -> Reply:
+    async def _ask(self, data: bytes, seconds: float, asked: bool = False) -> Reply:
         """What goes on to the client; `asked`: 354 is an answer too.
 
         421 means that it closes (RFC 5321 §3.8), and what is no reply to the command means nothing at all: to our
         client both are a reason to come back, and never that the message was taken.
         """
-        code = response.code
+        try:
+            if self._replies is None:
+                raise OSError("the connection is closed")
+            code, lines = await self._replies.ask(data, seconds)
+        except OSError as error:  # TimeoutError is one
+            raise self._gone(error) from error
         if code == 421 or not (200 <= code < 300 or 400 <= code < 600 or (asked and code == 354)):
-            raise self._gone(Exception(f"{code} {response.message}"))
-        lines = response.message.split("\n")
+            raise self._gone(Exception(f"{code} {' '.join(lines)}"))
         return Reply(code, tuple("".join(c for c in line if c.isprintable()) for line in lines))
 
     def _gone(self, error: Exception) -> NextHopAway:

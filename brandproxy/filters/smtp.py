@@ -110,7 +110,7 @@ class Front:
             return f"553 {_NOT_YOURS}"
         try:
             self._pipeline.check_load(self._way)
-            await self._reach(server, self._relay(verdict.tenant))
+            await self._reach(server, *self._relay(verdict.tenant))
             reply = await self._tell_sender(server, transaction)
         except Retryable as error:
             return f"451 4.4.1 {_line(error)}"
@@ -174,10 +174,10 @@ class Front:
             outcome = await self._pipeline.process(self._arrival(server, transaction, content))
             if server.key is not None and outcome.reason == SENDER:
                 return Reply(550, (_NOT_YOURS,))
-            relay = self._relay(outcome.tenant)
+            owner, relay = self._relay(outcome.tenant)
             hop = server.hop
-            if not told or hop is None or not hop.connected or hop.relay != relay:
-                refusal = await self._tell_again(server, relay, transaction)
+            if not told or hop is None or not hop.connected or not hop.belongs(owner, relay):
+                refusal = await self._tell_again(server, owner, relay, transaction)
                 if refusal is not None:
                     return refusal
             assert server.hop is not None
@@ -199,14 +199,14 @@ class Front:
         key = server.key
         return Identity(key, server.login, self._grant, server.client, strict=key is not None)
 
-    async def _reach(self, server: Conversation, relay: Relay) -> NextHop:
+    async def _reach(self, server: Conversation, owner: str, relay: Relay) -> NextHop:
         """The conversation's connection to `relay`, in a state to take MAIL."""
         hop = server.hop
-        if hop is not None and hop.relay == relay and await hop.ready():
+        if hop is not None and hop.belongs(owner, relay) and await hop.ready():
             return hop
         if hop is not None:
             await hop.quit()
-        server.hop = hop = NextHop(relay, server.hostname)
+        server.hop = hop = NextHop(relay, server.hostname, owner)
         await hop.open()
         if server.xclient:
             await hop.introduce("XCLIENT", server.xclient)
@@ -221,9 +221,11 @@ class Front:
         await hop.introduce("XFORWARD", {**_from_xclient(server.xclient), **server.xforward})
         return await hop.mail(sender.path, _passed(hop, sender))
 
-    async def _tell_again(self, server: Conversation, relay: Relay, transaction: Transaction) -> Reply | None:
+    async def _tell_again(
+        self, server: Conversation, owner: str, relay: Relay, transaction: Transaction
+    ) -> Reply | None:
         """The whole envelope to another (or a new) connection; the first refusal, or None when all was taken."""
-        hop = await self._reach(server, relay)
+        hop = await self._reach(server, owner, relay)
         reply = await self._tell_sender(server, transaction)
         for recipient in transaction.recipients:
             if not reply.positive:
@@ -231,9 +233,10 @@ class Front:
             reply = await hop.rcpt(recipient.path, _passed(hop, recipient))
         return None if reply.positive else reply
 
-    def _relay(self, slug: str) -> Relay:
+    def _relay(self, slug: str) -> tuple[str, Relay]:
+        """Whose relay a tenant's mail goes through (empty: the operator's), and the relay."""
         tenant = self._context.directory.tenant(slug) if slug else None
-        return (tenant and tenant.relay) or self._default
+        return (slug, tenant.relay) if tenant and tenant.relay else ("", self._default)
 
 
 def _passed(hop: NextHop, address: Address) -> list[str]:
