@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 
 ANY = "*"
+MAX_LOGIN = 400  # bytes: a store's key holds it
 UNIX = "unix"  # as a peer: who comes by a UNIX socket
 
 
@@ -69,7 +70,7 @@ def login(pattern: str) -> str:
     user, _, domain = pattern.rpartition("@")
     if not domain or ("@" in pattern and not user) or ("*" in pattern and not (user == ANY and "*" not in domain)):
         raise ValueError(f"{pattern[:80]!r} is no login: write `user`, `user@domain` or `*@domain`")
-    if len(pattern.encode()) > 400 or not pattern.isprintable():
+    if len(pattern.encode("utf-8", "surrogatepass")) > MAX_LOGIN or not pattern.isprintable():
         raise ValueError("a login is at most 400 printable characters")
     return _lower(pattern)
 

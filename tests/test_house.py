@@ -18,6 +18,7 @@ FLOORS = {
     "outbound": 2,
     "storage": 2, "scheduling": 2,
     "tenants": 3, "directory": 3, "access": 3, "context": 3, "web": 3, "blocks": 3, "certs": 3, "onboarding": 3,
+    "identities": 3,
     "shipping": 3, "relay": 3, "leading": 3, "control": 3, "intake": 3, "metrics": 3, "webhooks": 3,
     "children": 3, "senders": 3, "sockets": 3, "sessions": 3, "clients": 3, "guard": 3, "bodies": 3,
     "http_server": 3,

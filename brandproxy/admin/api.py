@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
 from brandproxy import access, blocks, bodies, web
-from brandproxy.admin import api_keys, assets, hosts, senders
+from brandproxy.admin import api_keys, assets, hosts, identities, senders
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
 from brandproxy.admin.views import (
@@ -214,6 +214,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *api_keys.OPERATIONS,
     *senders.OPERATIONS,
     *assets.OPERATIONS,
+    *identities.OPERATIONS,
 )  # fmt: skip
 
 PATHS: dict[str, Any] = path_items(OPERATIONS, "admin")

@@ -38,6 +38,7 @@ _GROUPS: tuple[tuple[str, str | None], ...] = (
     ("events", "events"),
     ("webhook", "webhook"),
     ("mail", None),
+    ("mailmap", "mail"),
     ("relay", "relay"),
 )
 

@@ -105,7 +105,7 @@ async def _rewrite(
     import brandproxy
 
     if login is not None:
-        slug, reason = _owner(context, raw, login)
+        slug, reason = await _owner(context, raw, login)
         if not slug:
             return _nobodys(raw, reason)
     slug = slug or brandproxy.control_headers(raw).tenant
@@ -119,13 +119,15 @@ async def _rewrite(
     return brandproxy.rewrite(raw, owner, given, base_url, int(time.time()), copies)
 
 
-def _owner(context: Context, raw: bytes, login: str) -> tuple[str, str]:
+async def _owner(context: Context, raw: bytes, login: str) -> tuple[str, str]:
     """Whose message this login's is, or "" and why."""
     from brandproxy.filters import control
     from brandproxy.filters.lookup import Hints, Identity, Lookup
+    from brandproxy.identities import Book
 
-    said = control.read(raw)
-    lookup = Lookup(context.directory, context.settings.mail)
+    said, book = control.read(raw), Book()
+    await book.load_for(context.store, login)
+    lookup = Lookup(context.directory, context.settings.mail, book)
     verdict = lookup.decide(Identity(login=login), Hints(said.control.tenant, "", said.authors))
     return verdict.tenant, verdict.reason
 

@@ -2,8 +2,8 @@
 
 Who brought it decides what it may be; the first that is there:
 1. the API key (HTTP, login at the proxy): its tenant; an operator's key: any
-2. the login at the mail server (milter `{auth_authen}`, XCLIENT LOGIN): its entry among the logins, `user` or
-   `user@domain` before `*@domain`. A login that is not listed is nobody, whatever else is true of the connection
+2. the login at the mail server (milter `{auth_authen}`, XCLIENT LOGIN): its entry in `mail.logins` or the store's
+   map, `user` or `user@domain` before `*@domain`. A login that is not listed is nobody, wherever it comes from
 3. the listener it came to: `mail.listeners`
 4. the network of the client: `mail.peers`
 5. nothing of these: nobody's
@@ -11,7 +11,7 @@ Who brought it decides what it may be; the first that is there:
 Within that grant, hints say which tenant; the first that is there:
 1. header `X-Brandproxy-Tenant`, where the grant believes it; a tenant outside the grant: nobody's
 2. the grant's one tenant
-3. the domain of the envelope sender, then of `From:`: the one tenant of the grant that has proven hosts there
+3. the domain of the envelope sender, then of `From:`: the one tenant of the grant whose it is (`owners`)
 
 And what it sends as must be its own: sender domains as the grant lists them; where it lists none, an author in
 another tenant's domain makes the message nobody's. Who logs in at the proxy with a tenant's API key sends as that
@@ -34,6 +34,7 @@ from brandproxy.directory import Directory
 from brandproxy.errors import BadInput
 from brandproxy.filters.peers import Peers
 from brandproxy.grants import ANY, Grant
+from brandproxy.identities import Book
 from brandproxy.store import Change, keys
 
 NOBODY = "no identity"
@@ -72,9 +73,12 @@ class Verdict:
 
 
 class Lookup:
-    def __init__(self, directory: Directory, mail: Mail) -> None:
+    """`book`: the map of logins and the proven sending domains of the store."""
+
+    def __init__(self, directory: Directory, mail: Mail, book: Book | None = None) -> None:
         self._directory = directory
         self._logins = mail.logins
+        self._book = book or Book()
         self._peers = [(Peers((text,)), grant) for text, grant in mail.peers.items()]
         self._by_domain: dict[str, frozenset[str]] | None = None
         directory.changed.append(self._changed)
@@ -95,20 +99,29 @@ class Lookup:
         return bool(hints.header) or any(self.owners(_domain(address)) for address in hints.addresses())
 
     def owners(self, domain: str) -> frozenset[str]:
-        """Whose sender domain it is: the tenants with proven hosts under it, or else under the nearest parent."""
-        known = self._domains()
-        return next((known[parent] for parent in _parents(domain) if parent in known), frozenset())
+        """Whose sender domain it is. Asked of the domain, then of each parent; the first that tells:
+
+        1. the tenant that has proven it as a sending domain
+        2. the tenants with proven hosts under it
+        """
+        known, senders = self._domains(), self._book.senders
+        for parent in _parents(domain):
+            if parent in senders:
+                return frozenset((senders[parent],))
+            if parent in known:
+                return known[parent]
+        return frozenset()
 
     def _grant(self, who: Identity) -> tuple[Grant | None, str]:
         if who.key is not None:
             return who.key, ""
         if who.login:
-            found = next((self._logins[at] for at in grants.patterns(who.login) if at in self._logins), None)
-            return found, LOGIN
+            found = (self._logins.get(at) or self._book.login(at) for at in grants.patterns(who.login))
+            return next(filter(None, found), None), LOGIN
         if who.listener is not None:
             return who.listener, ""
-        found = next((grant for peers, grant in self._peers if who.address and who.address in peers), None)
-        return found, NOBODY
+        near = next((grant for peers, grant in self._peers if who.address and who.address in peers), None)
+        return near, NOBODY
 
     def _tenant(self, grant: Grant, hints: Hints) -> str:
         if hints.header and grant.header:

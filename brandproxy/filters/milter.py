@@ -146,6 +146,7 @@ async def run(context: Context) -> None:
     mail = context.settings.mail
     check(mail)
     pipeline, peers, balancers = Pipeline(context), Peers(mail.milter_networks), Peers(mail.proxy_networks)
+    await pipeline.start()
     async with asyncio.TaskGroup() as group:
         for where, grant in listeners(mail, "milter", ("milter", mail.milter)):
             connections: set[Connection] = set()

@@ -30,6 +30,7 @@ from brandproxy.errors import BadInput, NotFound, Retryable
 from brandproxy.filters import control
 from brandproxy.filters.control import Said
 from brandproxy.filters.lookup import NOBODY, Hints, Identity, Lookup, Verdict
+from brandproxy.identities import Book
 from brandproxy.model import References, Tenant
 
 log = logging.getLogger(__name__)
@@ -93,10 +94,18 @@ class Pipeline:
     def __init__(self, context: Context) -> None:
         self._mail = context.settings.mail
         self._context = context
-        self._lookup = Lookup(context.directory, self._mail)
+        self._book = Book()
+        self._lookup = Lookup(context.directory, self._mail, self._book)
+        context.directory.changed.append(self._book.apply)
+        context.directory.reloaded.append(self._book.load)
         # Rewriting holds the interpreter: a second thread would only take turns with the first.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rewrite")
         self._running = 0
+
+    async def start(self) -> None:
+        """Read the map of logins, which is not asked of the store for each message. Raises StoreUnavailable."""
+        if not self._book.loaded:
+            await self._book.load(self._context.store)
 
     @property
     def busy(self) -> bool:
@@ -155,6 +164,7 @@ class Pipeline:
         return outcome
 
     async def _rewrite(self, arrival: Arrival) -> Outcome:
+        await self.start()
         said = arrival.said or control.read(arrival.message)
         verdict = self._owner(arrival, said)
         slug = verdict.tenant

@@ -295,6 +295,7 @@ async def run(context: Context) -> None:
     """Serve at `mail.smtp` and its like until cancelled; what was begun is ended, within `mail.timeout` s."""
     mail, tls, pipeline = context.settings.mail, _tls(context), Pipeline(context)
     check(mail)
+    await pipeline.start()
     loop, hostname, balancers = asyncio.get_running_loop(), socket.gethostname(), Peers(mail.proxy_networks)
     async with asyncio.TaskGroup() as group:
         for way in _ways(mail):

@@ -10,6 +10,7 @@ mailing/<slug>/<…>   a campaign's HTML, for the click map
 webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webhook-dead/<id>/<batch>
 notice/<id>          a change of a host or certificate, for webhooks
 block/<id>           kill-list entry           audit/<uuid7>       audit entry
+identity/<login>     whose mail a login at the mail server sends (a Grant)
 sender/<domain>      the claims to a sending domain (a list of Sender)
 sendertarget/<label>  tombstone of a claim's label, for ever
 dkimrecord/<label>/<selector>   what we publish behind a label (old: a slug); dkimpush/… its update is due
@@ -39,6 +40,7 @@ AUDIT = "audit/"
 PURGE = "purge/"
 RETENTION = "retention/"
 SENDER = "sender/"
+IDENTITY = "identity/"
 SENDER_TARGET = "sendertarget/"
 DKIM_RECORD = "dkimrecord/"
 DKIM_PUSH = "dkimpush/"
@@ -125,6 +127,10 @@ def purge(slug: str, object_: str) -> str:
 
 def retention(slug: str) -> str:
     return RETENTION + slug
+
+
+def identity(login: str) -> str:
+    return IDENTITY + login
 
 
 def sender(domain: str) -> str:

@@ -29,7 +29,7 @@ from brandproxy.store.files import Damaged, FileStore
 log = logging.getLogger(__name__)
 
 # Tenants first: they tell whether the fleet's store was wiped.
-MIRRORED = (keys.TENANT, keys.HOST, keys.CERT, keys.BLOCK, keys.CHALLENGE, keys.TICKET)
+MIRRORED = (keys.TENANT, keys.HOST, keys.CERT, keys.BLOCK, keys.CHALLENGE, keys.TICKET, keys.IDENTITY, keys.SENDER)
 _MARK = "replica/cursor"  # the place in the fleet's feed, an entry of the local file
 _BATCH = 1000  # changes in one local transaction
 _RETRY = 0.5  # seconds until a store that is away is asked again; changes must be seen within 2 s
