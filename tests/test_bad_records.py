@@ -50,6 +50,8 @@ PREFIXES = (
     keys.TENANT, keys.HOST, keys.TARGET, keys.ACCESS, keys.ACCESS_USE, keys.SESSION, keys.CERT, keys.CHALLENGE,
     "acme/host/", "acme/account/", "acme/budget/domain/", keys.WATCH, keys.ZONE, keys.WEBHOOK, "webhook-place/",
     "webhook-dead/x/", keys.NOTICE, keys.BLOCK, keys.AUDIT, keys.PURGE, keys.RETENTION, "mailing/beta/",
+    keys.SENDER, keys.SENDER_TARGET, keys.DKIM_RECORD, keys.DKIM_RECORD + "x/", keys.DKIM_PUSH + "x/", "ticket/",
+    "formertenant/", "upgraded/",
 )  # fmt: skip
 
 
@@ -192,7 +194,11 @@ async def answers(app: Any, callers: tuple[str, str]) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as client:
         for key in callers:
             for path in (operation.path for operation in api.OPERATIONS if operation.method == "GET"):
-                path = path.replace("{slug}", "beta").replace("{name}", "links.beta.example")
+                path = (
+                    path.replace("{slug}", "beta")
+                    .replace("{name}", "links.beta.example")
+                    .replace("{domain}", "beta.example")
+                )
                 answer = await client.get(path, headers={"authorization": f"Bearer {key}"})
                 assert (path, answer.status_code) == (path, 200)
             for path in ("/v1/webhooks", "/v1/analytics/summary", "/hosts", "/"):

@@ -21,6 +21,7 @@ from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import Approach, Host, Sender, SenderState
 from brandproxy.senders.publication import BOUNCE, Publication, Record, dump_claims, load_claims
 from brandproxy.store import Store, keys
+from brandproxy.store.records import readable
 
 Audit = Callable[..., Awaitable[None]]
 
@@ -35,8 +36,9 @@ class Senders:
         self.publication = Publication(store, settings, now)
 
     async def all(self) -> list[Sender]:
-        found = await self._store.list(keys.SENDER)
-        return [claim for entry in found for claim in load_claims(entry.value)]
+        """Those that can be read."""
+        found = readable(await self._store.list(keys.SENDER), lambda entry: load_claims(entry.value))
+        return [claim for claims in found for claim in claims]
 
     async def claims(self, domain: str) -> Claims:
         """All claims to a domain; none: nobody has one."""

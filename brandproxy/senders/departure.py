@@ -17,7 +17,8 @@ from brandproxy.model import Host
 from brandproxy.senders.claims import Audit, Senders
 from brandproxy.senders.publication import Record
 from brandproxy.storage import purge
-from brandproxy.store import Store, keys
+from brandproxy.store import Entry, Store, keys
+from brandproxy.store.records import readable
 
 _UPGRADE = keys.upgraded("senders")
 
@@ -56,10 +57,10 @@ async def forget(store: Store, slug: str, audit: Audit) -> None:
         if key.tenant == slug:
             await access.revoke_key(store, key.id)
             await audit("key.revoke", key.id, tenant=slug)
-    for entry in await store.list(keys.WEBHOOK):
-        if json.loads(entry.value).get("tenant") == slug:
-            await _drop_webhook(store, entry.key.removeprefix(keys.WEBHOOK))
-            await audit("webhook.remove", entry.key.removeprefix(keys.WEBHOOK), tenant=slug)
+    hooks = readable(await store.list(keys.WEBHOOK), lambda e: (e.key, json.loads(e.value)["tenant"]))
+    for hook in [name.removeprefix(keys.WEBHOOK) for name, tenant in hooks if tenant == slug]:
+        await _drop_webhook(store, hook)
+        await audit("webhook.remove", hook, tenant=slug)
     for entry in await store.list(keys.mailing(slug, "")):
         await store.delete(entry.key)
     await purge.give(store, purge.Purge(slug, time.time()))
@@ -99,10 +100,14 @@ async def bring_up(store: Store, senders: Senders, hosts: Callable[[], Awaitable
 async def _told(store: Store) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
     """When each removed slug went last, and when each key by slug was published last, in microseconds."""
     removed, published = dict[str, int](), dict[tuple[str, str], int]()
-    for entry in await store.list(keys.AUDIT):
-        told = json.loads(entry.value)
-        if told["what"] == "tenant.remove":
-            removed[told["subject"]] = told["at_us"]
-        elif told["what"] == "dkim.publish":
-            published[told["tenant"], told["subject"]] = told["at_us"]
+
+    def told(entry: Entry) -> tuple[str, str, str, int]:
+        found = json.loads(entry.value)
+        return str(found["what"]), str(found.get("tenant", "")), str(found["subject"]), int(found["at_us"])
+
+    for what, tenant, subject, at_us in readable(await store.list(keys.AUDIT), told):
+        if what == "tenant.remove":
+            removed[subject] = at_us
+        elif what == "dkim.publish":
+            published[tenant, subject] = at_us
     return removed, published

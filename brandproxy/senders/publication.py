@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from brandproxy.config import Settings
 from brandproxy.core import dkim
 from brandproxy.core.senders import Claims
 from brandproxy.dnsupdate import Updater, open_updater
-from brandproxy.errors import BadSettings, BrandproxyError, Conflict, Retryable
+from brandproxy.errors import BadSettings, BrandproxyError, Conflict, Final, Retryable
 from brandproxy.resolver import Resolver, parse_servers
 from brandproxy.store import Store, keys
+from brandproxy.store.records import Unreadable, readable
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,11 @@ _CLAIMS = TypeAdapter(Claims)
 
 
 def load_claims(value: bytes) -> Claims:
-    return _CLAIMS.validate_json(value)
+    """Raises Unreadable."""
+    try:
+        return _CLAIMS.validate_json(value)
+    except ValidationError as error:
+        raise Unreadable("the claims to a sending domain cannot be read") from error
 
 
 def dump_claims(claims: Claims) -> bytes:
@@ -71,7 +76,7 @@ class Publication:
 
     async def of(self, owner: str) -> dict[str, Record]:
         """Selector to record, of one label (or old slug)."""
-        return dict([_read(entry.key, entry.value) for entry in await self._store.list(keys.dkim_record(owner))])
+        return dict(readable(await self._store.list(keys.dkim_record(owner)), lambda e: _read(e.key, e.value)))
 
     async def put(self, owner: str, selector: str, record: Record) -> None:
         """Let this stand at the name. Raises Conflict for a name whose claim ended, and what `push` raises."""
@@ -101,7 +106,7 @@ class Publication:
     async def waiting(self) -> list[Record]:
         """Records whose update is due."""
         found = [await self._store.get(key) for key in await self._due()]
-        return [_read(entry.key, entry.value)[1] for entry in found if entry]
+        return readable(filter(None, found), lambda entry: _read(entry.key, entry.value)[1])
 
     async def retry(self) -> int:
         """Make every update that is due; how many still are."""
@@ -117,7 +122,7 @@ class Publication:
     async def sweep(self) -> int:
         """Revoke what lies under labels that no claim has, and slugs that no tenant has; how many."""
         found = await self._store.list(keys.DKIM_RECORD)
-        held = [(entry.key.split("/")[1], _read(entry.key, entry.value)[1]) for entry in found]
+        held = readable(found, lambda entry: (entry.key.split("/")[1], _read(entry.key, entry.value)[1]))
         gone = {owner for owner, record in held if not record.revoked and not await self._claimed(owner, record)}
         await self.revoke(*gone)
         return len(gone)
@@ -125,8 +130,13 @@ class Publication:
     async def _claimed(self, owner: str, record: Record) -> bool:
         if not record.domain:
             return await self._store.get(keys.tenant(owner)) is not None
-        entry = await self._store.get(keys.sender(record.domain))
-        return entry is not None and owner in {claim.label for claim in load_claims(entry.value)}
+        """Claims that cannot be read may hold it: nothing is revoked by mistake."""
+        try:
+            entry = await self._store.get(keys.sender(record.domain))
+            return entry is not None and owner in {claim.label for claim in load_claims(entry.value)}
+        except Final as error:
+            log.error("dns: %s is kept: %s", record.name[:80], error)
+            return True
 
     async def _write(self, owner: str, selector: str, record: Record) -> None:
         key, record = keys.dkim_record(owner, selector), replace(record, at=int(self._now()))
@@ -204,4 +214,8 @@ class NoZone(Retryable):
 
 
 def _read(key: str, value: bytes) -> tuple[str, Record]:
-    return key.rpartition("/")[2], _RECORD.validate_json(value)
+    """Raises Unreadable."""
+    try:
+        return key.rpartition("/")[2], _RECORD.validate_json(value)
+    except ValidationError as error:
+        raise Unreadable(f"{key} cannot be read") from error
