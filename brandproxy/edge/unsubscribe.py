@@ -105,8 +105,7 @@ class Forwarder:
 
     async def run(self) -> None:
         """Forward for ever. Waits while another process of this machine does."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(self._directory / "forwarder.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = await self._lock_file()
         try:
             while True:
                 try:
@@ -118,6 +117,15 @@ class Forwarder:
                 await asyncio.sleep(_POLL)
         finally:
             os.close(lock)
+
+    async def _lock_file(self) -> int:
+        while True:
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                return os.open(self._directory / "forwarder.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:  # a read-only disk, say: links go on, and so does this when it can
+                log.error("unsubscribe: nothing can be forwarded: %s", error)
+                await asyncio.sleep(_FIRST_RETRY)
 
     async def turn(self) -> None:
         """One look at the queue: take in what is new, try what is due, note what is done."""

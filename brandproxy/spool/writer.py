@@ -92,7 +92,8 @@ class Spool:
     ) -> None:
         if not _WRITER.fullmatch(writer):
             raise BadInput(f"spool writer {writer!r} is not a plain name")
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(OSError):  # a disk that takes no writes: each record is lost and counted, until it does
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lost = self.waiting = 0
         self._lost, self._kept = LOST.labels(directory.name), WRITTEN.labels(directory.name)
         self._file = _Appender(directory, writer, durability, max_bytes, segment_bytes, segment_seconds)
@@ -224,6 +225,7 @@ class _Appender:
 
     def _open(self) -> None:
         """A new segment: locked and complete before it can be seen under its name."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = f"{uuid7(time.time_ns() // 1_000_000)}-{self._writer}.seg"
         fresh = self._directory / f".{name}"
         new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -256,7 +258,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def _directory_bytes(directory: Path) -> int:
     total = 0
-    for entry in os.scandir(directory):
+    for entry in os.scandir(directory) if directory.is_dir() else ():
         try:
             total += entry.stat().st_size
         except FileNotFoundError:

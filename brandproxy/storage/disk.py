@@ -3,6 +3,8 @@
 Invariant: a file under its final name is whole. It is written beside, flushed, and renamed; its footer tells
 the lengths, and a file that does not add up (a crash, a full disk, a bad sector) is removed, not served.
 
+log = logging.getLogger(__name__)
+
     cache/<tenant>/<object, 2 digits>/<object>.<form>    body, JSON, footer: length of the JSON, `_MAGIC`
     cache/.tmp/     files being written, folders to be removed        cache/.lock/    who is fetching what
 
@@ -17,6 +19,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -28,6 +31,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from brandproxy.core.delivery import Meta
+
+log = logging.getLogger(__name__)
 
 _MAGIC = b"bpcache1"
 _FOOTER = struct.Struct(">I8s")
@@ -98,8 +103,12 @@ class Disk:
         self.added = 0  # bytes this process published since its last sweep
 
     def start(self) -> None:
-        for folder in (self._tmp, self._locks):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Make the folders; on a disk that takes no writes what is there is served, and links go on."""
+        try:
+            for folder in (self._tmp, self._locks):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            log.error("asset cache: %s: %s", self._folder, error)
 
     def find(self, name: Name) -> Kept | None:
         path = self._folder / name.text

@@ -7,20 +7,26 @@ never disagree, whatever is killed when. The file is 0600; WAL with full sync, s
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 from uuid import uuid4
 
 from brandproxy.errors import BadSettings, Locked, StoreUnavailable
 from brandproxy.store.base import FEED_KEPT, Change, CursorLost, Entry, Lease, LockLost, check
 from brandproxy.store.lease import Guard, guards, held
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -213,8 +219,13 @@ class Reader:
 def _open(path: Path) -> sqlite3.Connection:
     """Open or make the file. Several processes may do so at once: SQLite answers "locked" to some of them
     without waiting, because changing to WAL and upgrading a read lock cannot wait; they come again."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return _open_frozen(path)
     until = time.monotonic() + _OPEN_FOR
     while True:
         db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
@@ -226,6 +237,23 @@ def _open(path: Path) -> sqlite3.Connection:
             if time.monotonic() > until:
                 raise
             time.sleep(0.02)
+
+
+def _open_frozen(path: Path) -> sqlite3.Connection:
+    """The file as it lies on a disk that takes no writes: nobody changes it, so a copy of it is as good.
+
+    SQLite cannot read a WAL file without writing beside it, hence the copy. Writes fail.
+    """
+    log.error("store: %s lies on a read-only disk: it is read as it is, and nothing can be changed", path)
+    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with TemporaryDirectory(prefix="brandproxy-") as folder:
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}{suffix}", f"{folder}/store.db{suffix}")
+        with closing(sqlite3.connect(f"{folder}/store.db")) as copied:
+            copied.backup(db)
+    db.execute("PRAGMA query_only = ON")
+    return db
 
 
 def _prepare(db: sqlite3.Connection) -> None:
