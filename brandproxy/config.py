@@ -75,6 +75,9 @@ class Edge(_Section):
     max_connections: int = Field(
         10_000, ge=16, description="open connections of one worker; beyond it the idle ones are closed"
     )
+    max_connections_network: int = Field(
+        1000, ge=1, description="of these from one network (/24, IPv6: /48); its own idle ones are closed first"
+    )
     patience: float = Field(15.0, gt=0, description="seconds a client has for a whole request, and between two")
     warm_certificates: int = Field(
         5000, ge=1, description="certificates one worker keeps in memory, 24 KiB each; others are read again"

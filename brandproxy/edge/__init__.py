@@ -2,6 +2,8 @@
 
 - `workers`     sockets, fork, watch: `run(settings)`
 - `worker`      one process: listeners, spool, directory
+- `open_connections`  how many there may be, in all and from one network; what ends them
+- `tickets`     secrets of TLS session tickets;  `openssl`  what Python's ssl has no call for
 - `tls`         SNI name to certificate, inside the handshake
 - `secured`     TLS of one connection, between its transport and its protocol
 - `connection`  one connection; the short cut for a click or open in one read

@@ -247,18 +247,18 @@ def client_address(peer: str, told: bytes, trusted: tuple[Network, ...]) -> str:
     The list grows at its end, so what stands before the first foreign address is the client's own word and is
     never believed; from a peer that is not trusted none of it is. A peer on a unix socket is trusted.
     """
-    if peer != LOCAL and not _is_trusted(peer, trusted):
+    if peer != LOCAL and not is_trusted(peer, trusted):
         return peer
     peer = "" if peer == LOCAL else peer
     for part in reversed(told.decode("latin-1").split(",")):
         address = part.strip()
-        if address and not _is_trusted(address, trusted):
+        if address and not is_trusted(address, trusted):
             return address if _parsed(address) else peer
         peer = address or peer
     return peer
 
 
-def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+def is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
     ip = _parsed(address) if trusted else None
     return ip is not None and any(ip in network for network in trusted)
 

@@ -12,25 +12,17 @@ the answer (no condition, range or coding asked for).
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-import resource
-from email.utils import formatdate
-from math import ceil
-from typing import Protocol
-
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from brandproxy.core.tokens import Asset
 from brandproxy.directory import Site
 from brandproxy.edge.answers import Answer
-from brandproxy.edge.app import DISK_PATIENCE, Edge, client_address, host_name, visit_of
-from brandproxy.edge.gathering import Gathering
+from brandproxy.edge.app import DISK_PATIENCE, client_address, host_name, visit_of
+from brandproxy.edge.open_connections import Front
 from brandproxy.edge.parsed import Parsed
 from brandproxy.edge.secured import Secured
 from brandproxy.edge.tls import SNI
-from brandproxy.sockets import UNIX, plain
+from brandproxy.sockets import plain
 
 _TOKEN = rb"[A-Za-z0-9_-]{24,8000}"
 _REST = (
@@ -45,81 +37,9 @@ _WANTED = re.compile(
     re.IGNORECASE,
 )
 _NOT_HERE = {b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"}
-_SPARE = 256  # descriptors that are no recipients' connections
 _STALL = 30.0  # seconds an answer may wait for its reader
 _UNREAD = 8 * 1024  # bytes of an answer not yet taken by the kernel, at which we wait for the client
 _MAX_READ = 16 * 1024  # bytes; more goes to the parser and its bounds
-
-log = logging.getLogger(__name__)
-
-
-class Open(Protocol):
-    def idle(self) -> bool: ...
-    def overdue(self, now: float) -> bool: ...
-    def abort(self) -> None: ...
-    def shutdown(self) -> None: ...
-
-
-class Front:
-    """What the connections of one worker share. `tick` once a second.
-
-    Beyond `limit` the oldest that waits for no answer of ours makes room, so that who holds many connections open
-    holds off nobody. The limit leaves descriptors for files and for storage.
-    """
-
-    def __init__(self, edge: Edge) -> None:
-        settings = edge.context.settings.edge
-        self.edge = edge
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.limit = min(settings.max_connections, descriptors - min(_SPARE, descriptors // 2))
-        self.patience = settings.patience  # seconds for a request, and between two
-        self.state = ServerState()
-        self.connections: dict[Open, None] = {}  # oldest first
-        local = settings.http.startswith(UNIX) and not settings.proxy_protocol
-        self.gathering = Gathering(edge.spool, self.connections, self.state.tasks if local else None)
-        self.now = 0.0
-        self.date = b""
-        self.config = Config(
-            edge,
-            lifespan="off",
-            ws="none",
-            interface="asgi3",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            timeout_keep_alive=ceil(self.patience),
-        )
-        self.config.load()
-        self.tick()
-
-    def tick(self) -> None:
-        """Set the clock, the Date header, and end what is overdue."""
-        self.now = asyncio.get_running_loop().time()
-        stamp = formatdate(usegmt=True).encode("ascii")
-        self.date = b"date: " + stamp + b"\r\n"
-        self.state.default_headers = [(b"date", stamp)]
-        hurried = 0
-        for connection in list(self.connections):
-            if connection.overdue(self.now):
-                connection.abort()
-            elif isinstance(connection, Connection):
-                hurried += connection.hurry(self.now)
-        if hurried:
-            log.error("edge: the disk does not follow; %d answered before their record was written", hurried)
-
-    def admit(self, connection: Open) -> bool:
-        if len(self.connections) >= self.limit:
-            victim = next((open for open in self.connections if open.idle()), None)
-            if victim is None:
-                return False
-            victim.abort()
-            self.leave(victim)
-        self.connections[connection] = None
-        return True
-
-    def leave(self, connection: Open) -> None:
-        self.connections.pop(connection, None)
 
 
 class Connection(asyncio.Protocol):
@@ -129,7 +49,7 @@ class Connection(asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(self, front: Front, peer: str | None = None) -> None:
-        """`peer` is the client's address when a load balancer told it; None: the socket's."""
+        """`peer` is the client's address where it is known already; None: the socket's."""
         self._front = front
         self._peer = peer
         self._transport: asyncio.Transport | None = None
@@ -148,7 +68,9 @@ class Connection(asyncio.Protocol):
         if tls is None:
             transport.set_write_buffer_limits(_UNREAD)
         self._sni: str | None = None if tls is None else getattr(tls, SNI, "")
-        if not self._front.admit(self):
+        if self._peer is None:
+            self._peer = plain((transport.get_extra_info("peername") or ("",))[0])  # "": gone already
+        if not self._front.admit(self, self._peer):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -211,8 +133,6 @@ class Connection(asyncio.Protocol):
             self._hand_over(data)
         elif data.startswith((b"GET /c/", b"GET /o/")):
             self._asked = data
-            if self._peer is None and self._transport is not None:
-                self._peer = plain((self._transport.get_extra_info("peername") or ("",))[0])  # "": gone already
             self._front.gathering.join(self)
         elif not self._asset(data):
             self._hand_over(data)
@@ -312,8 +232,8 @@ class Connection(asyncio.Protocol):
         transport, front = self._transport, self._front
         if transport is None:
             return
-        front.leave(self)
         parsed = Parsed(front, self._sni, self._peer, self._resume)
+        front.replace(self, parsed)
         transport.set_protocol(parsed)
         parsed.connection_made(transport)
         transport.resume_reading()

@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from brandproxy.core.http_request import Limits
+from brandproxy.edge.open_connections import Front
 from brandproxy.http_server import StrictProtocol
 from brandproxy.sockets import plain
-
-if TYPE_CHECKING:
-    from brandproxy.edge.connection import Front
 
 AT_ONCE = (b"GET /c/", b"GET /o/", b"GET /a/")  # what begins so may need no parser
 _LIMITS = Limits(
@@ -42,7 +39,6 @@ class Parsed(StrictProtocol):
         self._stalled_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._front.connections[self] = None
         super().connection_made(transport)
         if self._peer is not None:
             self.client = (self._peer, 0)
@@ -59,6 +55,9 @@ class Parsed(StrictProtocol):
     def overdue(self, now: float) -> bool:
         receiving, stalled = self.receiving_since, self._stalled_since
         return bool((receiving and now - receiving > self._front.patience) or (stalled and now - stalled > _STALL))
+
+    def hurry(self, now: float) -> bool:
+        return False
 
     def abort(self) -> None:
         self.transport.abort()

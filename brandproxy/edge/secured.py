@@ -20,12 +20,11 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from brandproxy.edge.open_connections import Front
 from brandproxy.edge.tls import Book, Refused
-
-if TYPE_CHECKING:
-    from brandproxy.edge.connection import Front
+from brandproxy.sockets import plain
 
 _RECORD = 16 * 1024  # bytes; a TLS record holds no more (RFC 8446 §5.1): one read leaves nothing of it behind
 _HELD = 16 * 1024  # bytes encrypted and not yet taken by the kernel, at which we wait for the client
@@ -33,16 +32,19 @@ _HANDSHAKE = 10.0  # seconds
 
 
 class Secured(asyncio.Protocol, asyncio.Transport):
-    """`make()` gives the protocol above when the handshake is done."""
+    """`make(peer)` gives the protocol above when the handshake is done. `peer` as `Connection` has it."""
 
     __slots__ = (
         "_above", "_below", "_book", "_closing", "_deadline", "_deaf", "_ended", "_front", "_full", "_held",
-        "_hello", "_incoming", "_lingers", "_make", "_outgoing", "_tls", "_waiting",
+        "_hello", "_incoming", "_lingers", "_make", "_outgoing", "_peer", "_tls", "_waiting",
     )  # fmt: skip
 
-    def __init__(self, front: Front, book: Book, make: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self, front: Front, book: Book, peer: str | None, make: Callable[[str], asyncio.Protocol]
+    ) -> None:
         self._front = front
         self._book = book
+        self._peer = peer
         self._make = make
         self._above: asyncio.Protocol | None = None  # None: still in the handshake
         self._below: asyncio.Transport
@@ -62,7 +64,9 @@ class Secured(asyncio.Protocol, asyncio.Transport):
         self._below = transport
         transport.set_write_buffer_limits(_HELD // 2, 0)
         self._deadline = self._front.now + _HANDSHAKE
-        if not self._front.admit(self):
+        if self._peer is None:
+            self._peer = plain((transport.get_extra_info("peername") or ("",))[0])
+        if not self._front.admit(self, self._peer):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,6 +129,9 @@ class Secured(asyncio.Protocol, asyncio.Transport):
 
     def overdue(self, now: float) -> bool:
         return now > self._deadline
+
+    def hurry(self, now: float) -> bool:
+        return False
 
     def shutdown(self) -> None:
         self.abort()
@@ -193,7 +200,7 @@ class Secured(asyncio.Protocol, asyncio.Transport):
         tls.do_handshake()
         self._front.leave(self)
         self._held = tls.version() == "TLSv1.3"
-        self._above = self._make()
+        self._above = self._make(self._peer or "")
         self._above.connection_made(self)
 
     def _read(self, tls: ssl.SSLObject) -> bool:

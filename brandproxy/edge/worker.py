@@ -23,7 +23,8 @@ from brandproxy.context import open_context
 from brandproxy.edge.app import LOCAL, Edge
 from brandproxy.edge.assets import Assets
 from brandproxy.edge.balanced import Balanced
-from brandproxy.edge.connection import Connection, Front
+from brandproxy.edge.connection import Connection
+from brandproxy.edge.open_connections import Front
 from brandproxy.edge.secured import Secured
 from brandproxy.edge.tickets import FleetSecrets, TicketSecrets
 from brandproxy.edge.tls import Book
@@ -141,7 +142,9 @@ async def _accept(
     settings: Settings, front: Front, listener: socket.socket, book: Book | None
 ) -> asyncio.Server | Balanced:
     def make(peer: str | None = None) -> asyncio.Protocol:
-        return Connection(front, peer) if book is None else Secured(front, book, lambda: Connection(front, peer))
+        if book is None:
+            return Connection(front, peer)
+        return Secured(front, book, peer, lambda peer: Connection(front, peer))
 
     loop = asyncio.get_running_loop()
     if settings.edge.proxy_protocol:

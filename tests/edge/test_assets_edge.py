@@ -164,7 +164,7 @@ def test_a_connection_whose_client_does_not_read_is_not_read_from_and_ends() -> 
         resume_reading=lambda: reading.append(True),
         set_write_buffer_limits=lambda _: None,
     )
-    front = SimpleNamespace(now=100.0, patience=15, admit=lambda _: True)
+    front = SimpleNamespace(now=100.0, patience=15, admit=lambda *_: True)
     connection = Connection(front)  # type: ignore[arg-type]
     connection.connection_made(transport)  # type: ignore[arg-type]
     assert connection.idle()

@@ -167,7 +167,7 @@ def test_a_request_that_waits_is_not_answered_before_its_client_reads() -> None:
         def resume_reading(self) -> None:
             self.reading = True
 
-    front = SimpleNamespace(now=1.0, patience=15.0, admit=lambda _: True)
+    front = SimpleNamespace(now=1.0, patience=15.0, admit=lambda *_: True)
     connection, transport = Echo(front, "127.0.0.1"), Full()  # type: ignore[arg-type]
     connection._transport = transport  # type: ignore[assignment]
     for data in (b"1", b"2"):

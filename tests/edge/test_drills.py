@@ -10,11 +10,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -22,10 +24,33 @@ from brandproxy import shipping
 from brandproxy.context import open_context
 from brandproxy.core.tokens import Click
 from brandproxy.engines import open_engine
+from tests.conftest import need_program
 from tests.edge.conftest import HOST, RUN, RunningEdge, prepare
 
 KILLS = int(os.environ.get("EDGE_KILLS", "2"))
 RATE = 200  # clicks a second
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a read-only directory")
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_with_a_read_only_data_directory_links_still_redirect(tmp_path: Path, ran_before: bool) -> None:
+    edge = prepare(tmp_path / "data")
+    if ran_before:
+        edge.start()
+        edge.stop()
+    frozen = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    command = [need_program("unshare", "util-linux"), "-m", "sh", "-c", frozen, str(edge.data), sys.executable]
+    process = subprocess.Popen([*command, "-c", RUN], env=edge.environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"edge:")
+        url = f"http://127.0.0.1:{edge.http}/c/{edge.token(Click('https://shop.example/'))}"
+        answer = httpx.get(url, headers={"host": HOST}, trust_env=False)
+        assert (answer.status_code, answer.headers["location"]) == (302, "https://shop.example/")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert edge.events() == []
 
 
 class Load:
