@@ -63,7 +63,8 @@ def draw_message(draw: random.Random, site: Site, last: bool) -> Message:
     target, version, more, body, framing = draw.choice(site.targets), "HTTP/1.1", draw.choice(SIDE), b"", ""
     written, sent, status = target, b"", 0
     if draw.random() < 0.5:
-        body = site.hidden[: draw.choice((len(site.hidden), draw.randrange(1, len(site.hidden))))]
+        size = len(site.hidden)
+        body = site.hidden[: draw.choice((size, size - 4, draw.randrange(1, size)))]  # whole, unfinished, cut
         framing, sent = draw.choice((_sized, _chunked))(draw, body)
         if draw.random() < 0.2:
             more += "Expect: 100-continue\r\n"
@@ -110,6 +111,14 @@ def draw_exchange(draw: random.Random, site: Site) -> list[Message]:
     while not messages or not messages[-1].last:
         messages.append(draw_message(draw, site, len(messages) + 1 >= count))
     return messages
+
+
+def draw_smuggling(draw: random.Random, site: Site) -> list[Message]:
+    """One upgrade request whose body is a request that is not finished: it would swallow what comes next."""
+    method, body = draw.choice(("GET", "POST")), site.hidden[:-4]
+    framing, sent = draw.choice((_sized, _chunked))(draw, body)
+    head = f"{method} {site.targets[0]} HTTP/1.1\r\nHost: {site.host}\r\n{draw.choice(UPGRADES)}{framing}\r\n"
+    return [Message(head.encode() + sent, method, site.targets[0], body, 0, False)]
 
 
 def cuts(draw: random.Random, size: int) -> list[tuple[int, int]]:

@@ -21,7 +21,17 @@ from brandproxy.core.tokens import Click
 from tests.conftest import free_port, need_program
 from tests.edge.conftest import HOST, RunningEdge, eventually, prepare
 from tests.edge.test_behind_nginx import told
-from tests.exchanges import Message, Reply, Site, converse, cuts, draw_exchange, replies, status_lines
+from tests.exchanges import (
+    Message,
+    Reply,
+    Site,
+    converse,
+    cuts,
+    draw_exchange,
+    draw_smuggling,
+    replies,
+    status_lines,
+)
 
 EXCHANGES = int(os.environ.get("HTTP_SOCKET_EXCHANGES", "100"))
 SHOP = "https://shop.example/"
@@ -207,13 +217,14 @@ def attack_and_visit(edge: RunningEdge, port: int) -> None:
     served = 0
     for number in range(EXCHANGES):
         asked = site(edge, number)
-        messages = draw_exchange(draw, asked)
+        messages = (draw_exchange if number % 5 else draw_smuggling)(draw, asked)
         data = b"".join(message.data for message in messages)
         with contextlib.ExitStack() as opened:
             attacker, early = (
                 opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(2)
             )
-            first = cuts(draw, len(data))
+            head = data.find(b"\r\n\r\n") + 4
+            first = cuts(draw, len(data)) if number % 5 else [(0, head), (head, len(data))]
             with contextlib.suppress(OSError):
                 attacker.sendall(data[: first[0][1]])
             visit(edge, early, 10_000 + number)
