@@ -72,7 +72,8 @@ class Preflight:
         port = self._settings.edge.public_http_port
         url = f"http://{at}:{port}/.well-known/acme-challenge/{token}"
         end = asyncio.get_running_loop().time() + _PATIENCE
-        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False) as client:
+        once = httpx.Limits(max_keepalive_connections=0)  # each look is answered on a connection of its own
+        async with httpx.AsyncClient(timeout=_TIMEOUT, limits=once, trust_env=False) as client:
             while True:
                 problem = await _fault(client, url, host, answer)
                 if not problem:

@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
         while not self._received and not self._ended:
             self._news.clear()
             await self._news.wait()
-        if not self._received and not self._complete:  # a reset, or TLS cut off (RFC 9112 §9.8)
+        if not self._received and not self._complete:  # a reset, or TLS cut off (RFC 9112 §9.8; uvloop tells)
             raise FetchFailed("the connection broke")
         data = b"".join(self._received)
         self._received.clear()
