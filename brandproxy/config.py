@@ -31,6 +31,7 @@ from pydantic_settings import (
 
 from brandproxy import grants
 from brandproxy.errors import BadSettings
+from brandproxy.quotas import Limits
 
 
 class _Section(BaseModel):
@@ -347,6 +348,7 @@ class Settings(BaseSettings):
     analytics: Analytics = Analytics()
     outbound: Outbound = Outbound()
     assets: Assets = Assets()
+    limits: Limits = Limits()
 
     @field_validator("store")
     @classmethod

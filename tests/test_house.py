@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "brandproxy"
 
 FLOORS = {
-    "model": 0, "values": 0, "errors": 0, "config": 0, "grants": 0,
+    "model": 0, "values": 0, "quotas": 0, "errors": 0, "config": 0, "grants": 0,
     "core": 1,
     "store": 2, "stream": 2, "spool": 2, "engines": 2, "acme": 2, "resolver": 2, "dnsupdate": 2, "fetch": 2,
     "outbound": 2,
@@ -20,7 +20,7 @@ FLOORS = {
     "tenants": 3, "directory": 3, "access": 3, "context": 3, "web": 3, "blocks": 3, "certs": 3, "onboarding": 3,
     "identities": 3,
     "shipping": 3, "relay": 3, "leading": 3, "control": 3, "intake": 3, "metrics": 3, "webhooks": 3,
-    "children": 3, "senders": 3, "sockets": 3, "sessions": 3, "clients": 3, "guard": 3, "bodies": 3,
+    "children": 3, "senders": 3, "sockets": 3, "sessions": 3, "clients": 3, "guard": 3, "limits": 3, "bodies": 3,
     "http_server": 3,
     "filters": 4, "edge": 4, "analytics": 4, "admin": 4,
     "cli": 5, "serve": 5, "roles": 5, "demo": 5, "__main__": 5,

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
-from brandproxy import access, blocks, bodies, web
+from brandproxy import access, blocks, bodies, limits, web
 from brandproxy.admin import api_keys, assets, hosts, identities, senders
 from brandproxy.admin.operations import Call, Operation, path_items
 from brandproxy.admin.operations import routes as make_routes
@@ -130,7 +130,12 @@ async def add_block(call: Call) -> Block:
         call.operator()
     if wanted.tenant:
         web.require_tenant(call.who, names.slug(wanted.tenant))
-    block = await blocks.add(call.context.store, wanted.kind, wanted.value, wanted.tenant, wanted.reason)
+
+    async def count() -> int:
+        return sum(block.tenant == call.who.tenant for block in await blocks.everything(call.context.store))
+
+    async with limits.room(call.context.settings, call.who, "blocks", count):
+        block = await blocks.add(call.context.store, wanted.kind, wanted.value, wanted.tenant, wanted.reason)
     await call.registry.audit("block.add", block.value[:200], tenant=block.tenant, kind=block.kind, id=block.id)
     return block
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from brandproxy import access, web
+import time
+from contextlib import AbstractAsyncContextManager
+
+from brandproxy import access, limits, web
 from brandproxy.admin.operations import Call, Operation
 from brandproxy.admin.views import AccessMade, AccessView, NewAccess, Rotation
 from brandproxy.core import names
@@ -35,7 +38,8 @@ async def add_key(call: Call) -> AccessMade:
     if who.expires_at and (wanted.expires_at or 0) > who.expires_at:
         raise access.Forbidden("the new key would outlive yours", "Ask for an earlier `expires_at`.")
     ends = wanted.expires_at or who.expires_at
-    key, text = await access.create_key(call.context.store, wanted.tenant, wanted.note[:500], scopes, ends)
+    async with _room(call):
+        key, text = await access.create_key(call.context.store, wanted.tenant, wanted.note[:500], scopes, ends)
     await call.registry.audit("key.create", key.id, tenant=key.tenant or "", after=access.shown(key))
     return _made(key, text)
 
@@ -44,7 +48,8 @@ async def rotate_access(call: Call) -> AccessMade:
     old = await _access(call)
     _within(call, old.principal.scopes)
     store, overlap = call.context.store, call.body.overlap_seconds
-    ending, key, text = await access.rotate_key(store, old.id, overlap, call.who.expires_at)
+    async with _room(call):
+        ending, key, text = await access.rotate_key(store, old.id, overlap, call.who.expires_at)
     before, after = access.shown(old), access.shown(ending) | {"replaced_by": key.id}
     await call.registry.audit("key.rotate", old.id, tenant=key.tenant or "", before=before, after=after)
     return _made(key, text)
@@ -53,6 +58,14 @@ async def rotate_access(call: Call) -> AccessMade:
 async def revoke_access(call: Call) -> None:
     key = await access.revoke_key(call.context.store, (await _access(call)).id)
     await call.registry.audit("key.revoke", key.id, tenant=key.tenant or "", before=access.shown(key))
+
+
+def _room(call: Call) -> AbstractAsyncContextManager[None]:
+    async def count() -> int:
+        found = await access.list_keys(call.context.store)
+        return sum(key.tenant == call.who.tenant and key.valid(time.time()) for key in found)
+
+    return limits.room(call.context.settings, call.who, "keys", count)
 
 
 def _within(call: Call, scopes: frozenset[access.Scope]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from brandproxy import web
+from brandproxy import limits, web
 from brandproxy.access import Scope
 from brandproxy.admin.operations import Call, Operation
 from brandproxy.admin.views import Acceptance, DnsView, HostPage, NewHost, Reason, Transfer
@@ -36,7 +36,12 @@ async def add_host(call: Call) -> Host:
     web.require_tenant(call.who, names.slug(call.body.tenant))
     if call.body.zone:
         call.operator()  # names under a delegated zone are proven by its delegation alone
-    return await call.registry.add_host(call.body.name, call.body.tenant, zone=call.body.zone)
+
+    async def count() -> int:
+        return sum(host.tenant == call.who.tenant for host in await call.registry.hosts())
+
+    async with limits.room(call.context.settings, call.who, "hosts", count):
+        return await call.registry.add_host(call.body.name, call.body.tenant, zone=call.body.zone)
 
 
 async def show_dns(call: Call) -> DnsView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from brandproxy import web
+from brandproxy import limits, web
 from brandproxy.access import Scope
 from brandproxy.admin.operations import Call, Operation
 from brandproxy.core import names
@@ -71,9 +71,13 @@ async def list_senders(call: Call) -> SenderPage:
 async def add_sender(call: Call) -> SenderView:
     web.require_tenant(call.who, names.slug(call.body.tenant))
     await call.registry.bring_up()
-    return await _view(
-        call, await call.registry.senders.add(call.body.domain, call.body.tenant, call.body.approach)
-    )
+
+    async def count() -> int:
+        return sum(claim.tenant == call.who.tenant for claim in await call.registry.senders.all())
+
+    async with limits.room(call.context.settings, call.who, "senders", count):
+        claim = await call.registry.senders.add(call.body.domain, call.body.tenant, call.body.approach)
+    return await _view(call, claim)
 
 
 async def show_sender(call: Call) -> SenderView:

@@ -34,7 +34,7 @@ _CLOSED_US = 60_000_000  # a period this long over changes only when events come
 
 def routes(context: Context, engine: Engine) -> list[BaseRoute]:
     """The routes of this module, for the control port's application."""
-    live = Live(engine)
+    live = Live(engine, context.settings.limits.feeds)
     squeezed = [Middleware(GZipMiddleware, minimum_size=1000)]
     plain: dict[str, Handler] = {
         "/summary": partial(_summary, engine),
@@ -115,7 +115,7 @@ async def _timeline(engine: Engine, what: str, request: Request, who: Principal)
 
 
 async def _live(live: Live, request: Request, who: Principal) -> Response:
-    stream = live.stream(of_request(request, who), who.key_id)
+    stream = live.stream(of_request(request, who), who.tenant or who.key_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 

@@ -22,7 +22,6 @@ from brandproxy.web import TooManyRequests
 # ruff: noqa: S608 (only constants and bound parameters become SQL)
 
 POLL = 0.4  # seconds
-LISTENERS = 20  # feeds that one key may have open: each costs memory and a filter pass per event
 _LATE = 15_000_000  # microseconds: an event ingested later than this after it happened is not live any more
 _HEARTBEAT = 15.0  # seconds; keeps proxies from closing an idle stream
 _WAITING = 1000  # events a slow listener may lag behind before the oldest are dropped
@@ -30,8 +29,10 @@ _MOST = 2000  # events told in one turn; beyond that nobody can follow them
 
 
 class Live:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, feeds: int) -> None:
+        """`feeds`: those that one tenant, or one operator's key, may have open: each costs memory and a filter
+        pass per event."""
+        self._engine, self._feeds = engine, feeds
         self._listeners: dict[asyncio.Queue[dict[str, Any]], Filter] = {}
         self._keys: Counter[str] = Counter()
         self._watcher: asyncio.Task[None] | None = None
@@ -39,13 +40,17 @@ class Live:
     def stream(self, f: Filter, key: str) -> AsyncIterator[bytes]:
         """The feed of one listener, from now on; ends when the listener goes.
 
-        Raises TooManyRequests when this key listens LISTENERS times already.
+        `key` is the tenant's slug or the operator's key id. Raises TooManyRequests when it has all its feeds open.
         """
-        if self._keys[key] >= LISTENERS:
-            raise TooManyRequests(f"key {key} has {LISTENERS} live feeds open")
+        if self._keys[key] >= self._feeds:
+            raise TooManyRequests(
+                f"{key} has {self._feeds} live feeds open", "Close one, or share one between readers."
+            )
         return self._stream(f, key)
 
     async def _stream(self, f: Filter, key: str) -> AsyncIterator[bytes]:
+        if self._keys[key] >= self._feeds:  # others that asked at the same time were first
+            return
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_WAITING)
         self._listeners[queue] = f
         self._keys[key] += 1

@@ -7,17 +7,25 @@ look at the map is no open), and it is served with a policy that forbids scripts
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from brandproxy import limits
+from brandproxy.access import Principal
 from brandproxy.context import Context
 from brandproxy.core import html, links
 from brandproxy.core.tokens import Click, KeyRing, Open
 from brandproxy.errors import BadInput
 from brandproxy.store import keys
 from brandproxy.store.base import MAX_VALUE
+from brandproxy.store.records import readable
+
+_INDEX = TypeAdapter(list[str])
 
 MOST = MAX_VALUE - 1024  # bytes of a mail: what the store takes
 POLICY = (
@@ -42,13 +50,27 @@ class Placed:
     events: int
 
 
-async def keep(context: Context, tenant: str, campaign: str, content: bytes) -> None:
-    """Keep a campaign's HTML. Raises BadInput when it is too long or no text."""
+async def keep(context: Context, tenant: str, campaign: str, content: bytes, who: Principal | None = None) -> None:
+    """Keep a campaign's HTML. Raises BadInput when it is too long or no text, LimitReached for a tenant's key."""
     if not 0 < len(content) <= MOST:
         raise BadInput("the HTML is empty or longer than a megabyte", "Mail clients clip it at 102 KB anyway.")
     if b"\0" in content:
         raise BadInput("that is no HTML text")
-    await context.store.put(_key(tenant, campaign), content)
+    index, key = keys.mailing(tenant, "index"), _key(tenant, campaign)
+    name = key.rpartition("/")[2]
+
+    async def known() -> list[str]:
+        """The campaigns that are kept, without reading them all."""
+        entry = await context.store.get(index)
+        return next(iter(readable([entry] if entry else [], lambda e: _INDEX.validate_json(e.value))), [])
+
+    async def count() -> int:
+        names = await known()
+        return 0 if name in names else len(names)  # in the place of its older one
+
+    async with limits.room(context.settings, who, "mailings", count):
+        await context.store.put(index, json.dumps(sorted({*await known(), name})).encode())
+        await context.store.put(key, content)
 
 
 async def kept(context: Context, tenant: str, campaign: str) -> str | None:

@@ -183,7 +183,7 @@ async def keep_mail(desk: Desk, request: Request, who: Principal) -> Response:
     async with request.form(max_files=1, max_fields=1) as form:
         given = form.get("mail")
         content = await given.read() if isinstance(given, UploadFile) else b""
-    await clickmap.keep(desk.context, v.filter.tenant, v.filter.campaign, content)
+    await clickmap.keep(desk.context, v.filter.tenant, v.filter.campaign, content, who)
     return RedirectResponse(v.url("/campaign") + "#map", 303, session.HEADERS)
 
 

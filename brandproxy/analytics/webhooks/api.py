@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from brandproxy import bodies
+from brandproxy import bodies, limits
 from brandproxy.access import Principal, Scope
 from brandproxy.analytics.queries import iso
 from brandproxy.context import Context
@@ -79,7 +79,13 @@ async def _add(context: Context, request: Request, who: Principal) -> Response:
     require_tenant(who, tenant)
     if tenant:
         await context.registry.tenant(tenant)
-    hook, secret = await Book(context).add(tenant, new.url, new.kinds, new.machines)
+    book = Book(context)
+
+    async def count() -> int:
+        return sum(hook.tenant == who.tenant for hook in await book.all())
+
+    async with limits.room(context.settings, who, "webhooks", count):
+        hook, secret = await book.add(tenant, new.url, new.kinds, new.machines)
     await _audit(context, who, "webhook.add", hook)
     return JSONResponse(shown(hook) | {"secret": secret}, 201)
 
