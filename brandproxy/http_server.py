@@ -8,6 +8,7 @@ What is refused gets its status, and the connection ends; what was asked before 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -35,6 +36,7 @@ class StrictProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state)
         self.reader = RequestReader(limits)
         self._chunked = False  # the body being received
+        self._last = False  # a message with a body, behind which the client wants the connection closed
         self._unwanted = 0  # bytes that came when the answer was complete
         self._ended = False  # the client sends no more
         self._deaf = False  # nothing more is read
@@ -76,7 +78,7 @@ class StrictProtocol(HttpToolsProtocol):
         """The rest of a message that is being answered, but not the next one."""
         if self._deaf or self.transport.is_closing():
             return False
-        return self.reader.in_body or not self.answering()
+        return self.reader.in_body or not (self._last or self.answering())
 
     def _advance(self) -> None:
         """Read on as far as bytes and answers allow."""
@@ -89,7 +91,7 @@ class StrictProtocol(HttpToolsProtocol):
         self.receiving_since = (self.receiving_since or self.loop.time()) if owed else 0.0
         if self.transport.is_closing():
             return
-        if self._ended and not self.answering():
+        if (self._ended or (self._last and not self.reader.in_body)) and not self.answering():
             self.transport.close()
         elif self.reader.waiting > _BEHIND and not self._deaf:
             self.transport.pause_reading()
@@ -102,7 +104,9 @@ class StrictProtocol(HttpToolsProtocol):
             self._chunked, self._unwanted = event.length is None, 0
             if event.expects and not self.reader.waiting:  # RFC 9110 §10.1.1
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            feed(event.wire())
+            self._last = not event.persistent and event.length != 0
+            # uvicorn would close when it has answered; a body still on its way would reset the connection.
+            feed((replace(event, minor=1, persistent=True) if self._last else event).wire())
         elif isinstance(event, End):
             if self._chunked:
                 feed(b"0\r\n\r\n")
