@@ -42,6 +42,7 @@ def in_records(data: bytes, size: int) -> bytes:
         (hello(None), ClientHello("", None)),
         (hello(protocols=("h2", "http/1.1")), ClientHello("links.acme.example", (b"h2", b"http/1.1"))),
     ],
+    ids=["a name", "in capitals", "no name", "protocols"],
 )
 def test_name_and_protocols_are_what_the_client_asked_for(data: bytes, expected: ClientHello) -> None:
     assert read(data) == expected
@@ -69,6 +70,7 @@ def test_a_part_of_it_is_not_whole_and_more_records_are_one_message() -> None:
         b"\x16\x03\x01\x00\x04\x01\xff\xff\xff",  # 16 MB announced
         in_records(hello(), 5),  # too many pieces
     ],
+    ids=["HTTP", "SSL 2", "empty", "long", "alert", "ServerHello", "16 MB", "pieces"],
 )
 def test_what_is_no_hello_is_refused_at_once(data: bytes) -> None:
     with pytest.raises(BadInput):
