@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from brandproxy.config import Settings
 from brandproxy.core import domains, names, signing, urls
+from brandproxy.core.differences import difference
 from brandproxy.core.ids import uuid7
 from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import PROVEN, Host, HostState, Policy, SigningKey, Tenant
@@ -106,7 +107,7 @@ class Registry:
         if not await self.store.create(keys.tenant(slug), self.codec.dump(tenant)):
             raise Conflict(f"tenant {slug!r} exists already")
         await departure.refuse_former(self.store, slug, made=True)
-        await self.audit("tenant.add", slug)
+        await self.audit("tenant.add", slug, **difference(None, tenant))
         return tenant
 
     async def tenant(self, slug: str) -> Tenant:
@@ -126,20 +127,19 @@ class Registry:
 
         Raises BadInput for what breaks the ranges and forms of `model`.
         """
-        days = 0
+        before: Tenant | None = None
 
         def changed(entry: Entry) -> Tenant:
-            nonlocal days
+            nonlocal before
             before = self.codec.tenant(entry.key, entry.value)
-            days = before.policy.keep_days
             after = change(before)
             _check(before, after)
             return after
 
         tenant = await self._change(keys.tenant(slug), changed, f"tenant {slug!r}")
-        if tenant.policy.keep_days != days:
+        if before and tenant.policy.keep_days != before.policy.keep_days:
             await self.store.delete(keys.retention(slug))  # the new number of days is in force from now on
-        await self.audit(what, slug)
+        await self.audit(what, slug, **difference(before, tenant))
         return tenant
 
     async def rotate_key(self, slug: str) -> Tenant:
@@ -164,11 +164,11 @@ class Registry:
         Raises Conflict while the tenant has hosts: links in mails lead there.
         """
         await self.bring_up()
-        await self.tenant(slug)
+        gone = difference(await self.tenant(slug), None)
         hosts = [host.name for host in await self.hosts() if host.tenant == slug]
         if hosts:
             raise Conflict(f"tenant {slug!r} has hosts: {', '.join(hosts)}", "Remove the hosts first.")
-        await departure.remove(self.store, self.senders, slug, self.audit)
+        await departure.remove(self.store, self.senders, slug, self.audit, gone)
 
     async def add_host(self, name: str, tenant: str, state: HostState = HostState.PENDING, zone: str = "") -> Host:
         """Claim a name for a tenant, atomically, with a CNAME target that was never given out before.
@@ -188,7 +188,7 @@ class Registry:
             target = await self._target(name)
             host = Host(name, tenant, target, state, "added", now, now, zone, "", self._id(), proven_at)
             if await self.store.create(keys.host(name), self.codec.dump(host)):
-                await self.audit("host.add", name, host.change, tenant=tenant)
+                await self.audit("host.add", name, host.change, tenant=tenant, **difference(None, host))
                 await self.tell(host)
                 await self.senders.add_default(host)
                 return host
@@ -232,7 +232,7 @@ class Registry:
         if inside := [host.name for host in await self.hosts() if host.zone == zone]:
             raise Conflict(f"zone {zone} has hosts: {', '.join(inside)}", "Remove the hosts first.")
         await self.store.delete(entry.key, entry.version)
-        await self.audit("zone.release", zone, tenant=entry.value.decode())
+        await self.audit("zone.release", zone, tenant=(owner := entry.value.decode()), before={"tenant": owner})
 
     async def _target(self, name: str) -> str:
         """A CNAME target that was never given out; its tombstone stays for ever."""
@@ -253,7 +253,7 @@ class Registry:
         def give(entry: Entry) -> Host:
             host = self.codec.host(entry.key, entry.value)
             _require_same(host, seen)
-            reason = "claimed anew: nobody had proven it" if seen else f"transferred from {host.tenant}"
+            reason = "claimed anew: nobody had proven it" if seen else "transferred by the operator"
             return replace(
                 host, tenant=tenant, target=target, state=HostState.PENDING, reason=reason, since=now, zone="",
                 before=host.state, change=self._id(), proven_at=0, accepted="",
@@ -261,7 +261,8 @@ class Registry:
 
         await self.tell(before)
         host = await self._change(keys.host(before.name), give, f"host {name}")
-        await self.audit("host.transfer", host.name, host.change, tenant=tenant, before=before.tenant)
+        owners = {"before": before.tenant, "after": tenant}
+        await self.audit("host.transfer", host.name, host.change, tenant=tenant, **owners)
         await self.tell(host)
         await self.senders.add_default(host)
         return host
@@ -331,7 +332,8 @@ class Registry:
             moved = self._moved(before, state, f"accepted by the operator: {reason}")
             moved = replace(moved, accepted=reason)
             if await self.store.replace(entry.key, self.codec.dump(moved), entry.version):
-                await self.audit("host.accept", moved.name, tenant=moved.tenant, reason=reason)
+                changed = difference(before, moved)
+                await self.audit("host.accept", moved.name, tenant=moved.tenant, reason=reason, **changed)
                 await self.tell(moved)
                 return moved
 
@@ -356,7 +358,7 @@ class Registry:
             raise NotFound(f"no host {host.name}")
         for key in (keys.cert(host.name), keys.watch(host.name), keys.acme("host", host.name)):
             await self.store.delete(key)
-        await self.audit("host.remove", host.name, tenant=host.tenant)
+        await self.audit("host.remove", host.name, tenant=host.tenant, **difference(host, None))
 
     def _id(self) -> str:
         return uuid7(int(self._now() * 1000))

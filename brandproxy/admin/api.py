@@ -30,6 +30,7 @@ from brandproxy.admin.views import (
 )
 from brandproxy.context import Context
 from brandproxy.core import names
+from brandproxy.core.differences import difference
 from brandproxy.errors import BadInput, NotFound
 from brandproxy.model import Block, BlockKind, Tenant
 from brandproxy.onboarding.dkim import PublicKey, PublicKeys
@@ -136,7 +137,9 @@ async def add_block(call: Call) -> Block:
 
     async with limits.room(call.context.settings, call.who, "blocks", count):
         block = await blocks.add(call.context.store, wanted.kind, wanted.value, wanted.tenant, wanted.reason)
-    await call.registry.audit("block.add", block.value[:200], tenant=block.tenant, kind=block.kind, id=block.id)
+    await call.registry.audit(
+        "block.add", block.value[:200], tenant=block.tenant, id=block.id, **difference(None, block)
+    )
     return block
 
 
@@ -145,16 +148,27 @@ async def remove_block(call: Call) -> None:
     if not _sees(call, block.tenant):
         raise NotFound("no such kill-list entry")
     await blocks.remove(call.context.store, block.id)
-    await call.registry.audit("block.remove", block.value[:200], tenant=block.tenant, id=block.id)
+    await call.registry.audit(
+        "block.remove", block.value[:200], tenant=block.tenant, id=block.id, **difference(block, None)
+    )
 
 
 async def audit(call: Call) -> AuditPage:
     before, subject = call.query.get("before", ""), call.query.get("subject", "")
     entries = readable(await call.context.store.list(keys.AUDIT), _entry)
     entries = [entry for entry in reversed(entries) if call.who.sees(entry.tenant)]
+    if call.who.tenant is not None:
+        entries = [_within(entry, call.who.tenant) for entry in entries]
     entries = [e for e in entries if (not before or e.id < before) and subject in ("", e.subject)]
     page = entries[:_PAGE]
     return AuditPage(page, page[-1].id if len(entries) > _PAGE else "")
+
+
+def _within(entry: AuditEntry, tenant: str) -> AuditEntry:
+    """An entry as a tenant's key sees it: whose a name was before is not theirs to know."""
+    if not entry.what.endswith(".transfer"):
+        return entry
+    return replace(entry, details={name: value for name, value in entry.details.items() if value in ("", tenant)})
 
 
 def _entry(entry: Entry) -> AuditEntry:

@@ -30,10 +30,11 @@ def add(
     Example: [bold]brandproxy block add domain phish.example --reason "abuse report 4711"[/bold]
     """
     from brandproxy import blocks
+    from brandproxy.core.differences import difference
 
     async def work(context: Any) -> Block:
         block = await blocks.add(context.store, kind, value, tenant, reason)
-        about = {"tenant": tenant, "kind": kind, "id": block.id, "reason": reason}
+        about = {"tenant": tenant, "id": block.id, **difference(None, block)}
         await context.registry.audit("block.add", block.value[:200], **about)
         return block
 
@@ -69,10 +70,12 @@ def remove(
     Example: [bold]brandproxy block remove 3f0c9a1be27d4410[/bold]
     """
     from brandproxy import blocks
+    from brandproxy.core.differences import difference
 
     async def work(context: Any) -> Block:
         block = await blocks.remove(context.store, block_id)
-        await context.registry.audit("block.remove", block.value[:200], tenant=block.tenant, id=block.id)
+        about = {"tenant": block.tenant, "id": block.id, **difference(block, None)}
+        await context.registry.audit("block.remove", block.value[:200], **about)
         return block
 
     block = with_context(work)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brandproxy.cli.common import Json, print_json, print_table, with_context
+from brandproxy.core.differences import difference
 
 if TYPE_CHECKING:
     from brandproxy.context import Context
@@ -40,7 +41,7 @@ def add(
         if tenant:
             await context.registry.tenant(tenant)
         made = await Book(context).add(tenant, url, tuple(kind or EVENTS), machines)
-        await context.registry.audit("webhook.add", made[0].id, tenant=tenant)
+        await context.registry.audit("webhook.add", made[0].id, tenant=tenant, **difference(None, made[0]))
         return made
 
     hook, secret = with_context(work)
@@ -82,8 +83,9 @@ def remove(hook_id: Id) -> None:
     from brandproxy.webhooks.book import Book
 
     async def work(context: Context) -> None:
+        hook = await Book(context).get(hook_id)
         await Book(context).remove(hook_id)
-        await context.registry.audit("webhook.remove", hook_id)
+        await context.registry.audit("webhook.remove", hook_id, tenant=hook.tenant, **difference(hook, None))
 
     with_context(work)
     print(f"removed webhook {hook_id}")

@@ -64,7 +64,7 @@ class PublicKeys:
         places = self._places(selector, claims)
         for label, domain, name in places:
             await self._publication.put(label, selector, Record(name, claims[0].tenant, domain, record))
-            await self._registry.audit("dkim.publish", name, tenant=claims[0].tenant)
+            await self._registry.audit("dkim.publish", name, tenant=claims[0].tenant, after=record)
         await self._still(claims)
         return [await self._of(selector, place) for place in places]
 

@@ -16,6 +16,7 @@ from typing import Any
 from brandproxy.config import Settings
 from brandproxy.core import domains, names
 from brandproxy.core import senders as rules
+from brandproxy.core.differences import difference
 from brandproxy.core.senders import Claims
 from brandproxy.errors import BadInput, Conflict, NotFound
 from brandproxy.model import Approach, Host, Sender, SenderState
@@ -67,7 +68,7 @@ class Senders:
         if await self._store.get(keys.tenant(tenant)) is None:  # removed meanwhile: it takes its claims with it
             await self.leave(tenant)
             await self._tenant(tenant)
-        await self._audit("sender.add", domain, tenant=tenant, label=claim.label)
+        await self._audit("sender.add", domain, tenant=tenant, **difference(None, claim))
         await self._publish_bounce(claim)
         return claim
 
@@ -82,7 +83,7 @@ class Senders:
         """End a claim; what was published for it is revoked."""
         claim = await self.get(domain, tenant)
         await self._change(claim.domain, lambda claims: rules.without(claims, claim.label))
-        await self._audit("sender.remove", claim.domain, tenant=claim.tenant, label=claim.label)
+        await self._audit("sender.remove", claim.domain, tenant=claim.tenant, **difference(claim, None))
         await self.publication.revoke(claim.label)
         return claim
 
@@ -97,7 +98,9 @@ class Senders:
             raise Conflict(f"{old.domain} is tenant {tenant!r}'s already")
         new = await self._new(old.domain, tenant, old.approach, False)
         claims = await self._change(old.domain, lambda claims: rules.given(claims, old.label, new))
-        await self._audit("sender.transfer", old.domain, tenant=tenant, before=old.tenant, label=new.label)
+        await self._audit(
+            "sender.transfer", old.domain, tenant=tenant, before=old.tenant, after=tenant, label=new.label
+        )
         await self.publication.revoke(old.label)
         given = rules.chosen(claims, old.domain, tenant)
         await self._publish_bounce(given)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from brandproxy import access
 from brandproxy.core import dkim
@@ -39,14 +40,16 @@ async def bury(store: Store, slug: str) -> None:
     await store.create(keys.former_tenant(slug), b"")
 
 
-async def remove(store: Store, senders: Senders, slug: str, audit: Audit) -> None:
-    """A tenant without hosts, with all that is its. Begun again where it was broken off. Raises NotFound."""
+async def remove(store: Store, senders: Senders, slug: str, audit: Audit, gone: Mapping[str, Any]) -> None:
+    """A tenant without hosts, with all that is its. Begun again where it was broken off.
+
+    `gone`: what the trail says of it. Raises NotFound."""
     await bury(store, slug)
     await senders.leave(slug)
     await forget(store, slug, audit)
     if not await store.delete(keys.tenant(slug)):
         raise NotFound(f"no tenant {slug!r}")
-    await audit("tenant.remove", slug)
+    await audit("tenant.remove", slug, **gone)
     await senders.leave(slug)  # what was claimed meanwhile
 
 
@@ -56,7 +59,7 @@ async def forget(store: Store, slug: str, audit: Audit) -> None:
     for key in await access.list_keys(store):
         if key.tenant == slug:
             await access.revoke_key(store, key.id)
-            await audit("key.revoke", key.id, tenant=slug)
+            await audit("key.revoke", key.id, tenant=slug, before=access.shown(key))
     hooks = readable(await store.list(keys.WEBHOOK), lambda e: (e.key, json.loads(e.value)["tenant"]))
     for hook in [name.removeprefix(keys.WEBHOOK) for name, tenant in hooks if tenant == slug]:
         await _drop_webhook(store, hook)

@@ -10,7 +10,7 @@ import base64
 import json
 import secrets
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -43,7 +43,7 @@ class Webhook:
     url: str
     kinds: tuple[str, ...]
     machines: bool
-    secret: str  # sealed
+    secret: str = field(repr=False)  # sealed
     created_at: Seconds
     disabled: str = ""
 

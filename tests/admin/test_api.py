@@ -97,7 +97,8 @@ async def test_only_an_operator_vouches_for_a_name(
     assert (accepted["state"], accepted["accepted"]) == ("verified", "seen their contract")
     trail = (await client.get("/v1/audit", headers=operator, params={"subject": "links.rival.example"})).json()
     (entry,) = [entry for entry in trail["items"] if entry["what"] == "host.accept"]
-    assert entry["details"] == {"reason": "seen their contract"}
+    assert entry["details"]["reason"] == "seen their contract"
+    assert entry["details"]["after"]["state"] == "verified"
     assert entry["actor"].startswith("key ")
 
 

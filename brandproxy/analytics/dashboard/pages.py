@@ -183,8 +183,17 @@ async def keep_mail(desk: Desk, request: Request, who: Principal) -> Response:
     async with request.form(max_files=1, max_fields=1) as form:
         given = form.get("mail")
         content = await given.read() if isinstance(given, UploadFile) else b""
+    before = await clickmap.kept(desk.context, v.filter.tenant, v.filter.campaign)
     await clickmap.keep(desk.context, v.filter.tenant, v.filter.campaign, content, who)
+    await desk.context.registry.acting(f"key {who.key_id}").audit(
+        "campaign.mail", v.filter.campaign, tenant=v.filter.tenant,
+        before=_size(before), after=f"{len(content)} bytes",
+    )  # fmt: skip
     return RedirectResponse(v.url("/campaign") + "#map", 303, session.HEADERS)
+
+
+def _size(text: str | None) -> str | None:
+    return None if text is None else f"{len(text.encode())} bytes"
 
 
 async def timeline(what: str, desk: Desk, request: Request, who: Principal) -> Response:

@@ -16,6 +16,7 @@ from brandproxy import bodies, limits
 from brandproxy.access import Principal, Scope
 from brandproxy.analytics.queries import iso
 from brandproxy.context import Context
+from brandproxy.core.differences import difference
 from brandproxy.errors import NotFound
 from brandproxy.guard import Rule, described
 from brandproxy.web import problems, require_tenant, single
@@ -86,7 +87,7 @@ async def _add(context: Context, request: Request, who: Principal) -> Response:
 
     async with limits.room(context.settings, who, "webhooks", count):
         hook, secret = await book.add(tenant, new.url, new.kinds, new.machines)
-    await _audit(context, who, "webhook.add", hook)
+    await _audit(context, who, "webhook.add", hook, **difference(None, hook))
     return JSONResponse(shown(hook) | {"secret": secret}, 201)
 
 
@@ -100,7 +101,7 @@ async def _own(context: Context, request: Request, who: Principal) -> Webhook:
 async def _remove(context: Context, request: Request, who: Principal) -> Response:
     hook = await _own(context, request, who)
     await Book(context).remove(hook.id)
-    await _audit(context, who, "webhook.remove", hook)
+    await _audit(context, who, "webhook.remove", hook, **difference(hook, None))
     return Response(status_code=204)
 
 
@@ -112,12 +113,12 @@ async def _dead(context: Context, request: Request, who: Principal) -> Response:
 async def _replay(context: Context, request: Request, who: Principal) -> Response:
     hook = await _own(context, request, who)
     count = await Book(context).replay(hook.id)
-    await _audit(context, who, "webhook.replay", hook)
+    await _audit(context, who, "webhook.replay", hook, batches=count)
     return JSONResponse({"batches": count})
 
 
-async def _audit(context: Context, who: Principal, what: str, hook: Webhook) -> None:
-    await context.registry.acting(f"key {who.key_id}").audit(what, hook.id, tenant=hook.tenant)
+async def _audit(context: Context, who: Principal, what: str, hook: Webhook, **more: Any) -> None:
+    await context.registry.acting(f"key {who.key_id}").audit(what, hook.id, tenant=hook.tenant, **more)
 
 
 def shown(hook: Webhook) -> dict[str, Any]:
