@@ -27,6 +27,7 @@ from brandproxy.config import Mail
 from brandproxy.context import Context
 from brandproxy.errors import BadSettings, Retryable
 from brandproxy.filters import listening
+from brandproxy.filters.guesses import Guesses
 from brandproxy.filters.listening import Client
 from brandproxy.filters.lookup import SENDER, Identity
 from brandproxy.filters.nexthop import NextHop, Reply
@@ -52,7 +53,10 @@ _NOT_YOURS = "5.7.1 this key may not send as that sender"
 class Front:
     """aiosmtpd's handler for all conversations of one listener; `grant`: of mail without a login."""
 
-    def __init__(self, context: Context, pipeline: Pipeline, way: str, grant: Grant | None = None) -> None:
+    def __init__(
+        self, context: Context, pipeline: Pipeline, guesses: Guesses, way: str, grant: Grant | None = None
+    ) -> None:
+        self.guesses = guesses
         self._context = context
         self._mail = context.settings.mail
         self._pipeline = pipeline
@@ -297,9 +301,10 @@ async def run(context: Context) -> None:
     check(mail)
     await pipeline.start()
     loop, hostname, balancers = asyncio.get_running_loop(), socket.gethostname(), Peers(mail.proxy_networks)
+    guesses = Guesses(loop.time)  # of all listeners together
     async with asyncio.TaskGroup() as group:
         for way in _ways(mail):
-            front = Front(context, pipeline, way.name, way.grant)
+            front = Front(context, pipeline, guesses, way.name, way.grant)
 
             def connect(client: Client | None, front: Front = front, way: _Way = way) -> Conversation:
                 return way.kind(

@@ -24,6 +24,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, syntax
 
 from brandproxy.errors import Retryable
 from brandproxy.filters import receiving
+from brandproxy.filters.guesses import LOGINS
 from brandproxy.filters.listening import Client, client_of
 from brandproxy.filters.nexthop import NextHop
 from brandproxy.grants import Grant
@@ -225,13 +226,20 @@ class Conversation(SMTP):
     async def _check(self, result: AuthResult) -> AuthResult:
         if not result.success:
             return result
+        guesses = self._front.guesses
+        if guesses.wait(self.client) > 0:  # the key is not looked at: guessing gains nothing by asking on
+            LOGINS.labels("put off").inc()
+            await self.push("454 4.7.0 too many wrong logins, try again later")  # RFC 4954 §6
+            return AuthResult(success=False, handled=True)
         try:
             grant = await self._front.login(result.auth_data)
         except Retryable:
             await self.push("454 4.7.0 try again later")  # RFC 4954 §6
             return AuthResult(success=False, handled=True)
         if grant is None:
+            guesses.wrong(self.client)
             return AuthResult(success=False, handled=False)
+        LOGINS.labels("right").inc()
         self.key = grant
         return result
 
