@@ -73,6 +73,8 @@ def mail(settings: Settings, run: Callable[[Context], Awaitable[None]]) -> None:
             with exposed(settings), suppress(asyncio.CancelledError):
                 await work
             follow.cancel()
+            with suppress(asyncio.CancelledError):  # unread, it is an error in the log
+                await follow
 
     asyncio.run(main())
 
