@@ -19,6 +19,7 @@ from brandproxy.filters import smtp
 from tests.conftest import free_port
 from tests.filters.conftest import HTML, LINK, installation, running
 from tests.filters.mta import foreground, need_python_for_all, send, start_sink
+from tests.filters.recipes import lines
 
 CACHE = Path(tempfile.gettempdir()) / "brandproxy-packages"
 BRANDED = b"https://links.acme.example/c/"
@@ -165,17 +166,6 @@ async def test_exim_transport_filter() -> None:
                 assert LINK not in received.message
 
 
-# docs/recipes/opensmtpd.md
-OPENSMTPD = """\
-listen on lo port {port}
-listen on lo port {back} tag BRANDED
-action "brandproxy" relay host smtp://127.0.0.1:{proxy}
-action "outbound" relay host smtp://127.0.0.1:{sink}
-match tag BRANDED from local for any action "outbound"
-match from local for any action "brandproxy"
-"""
-
-
 async def test_opensmtpd_through_the_proxy() -> None:
     need_python_for_all()
     packages = unpacked("opensmtpd")
@@ -187,8 +177,11 @@ async def test_opensmtpd_through_the_proxy() -> None:
             installation(home / "data", **settings) as context,
             running(smtp.run, context),
         ):
-            ports = {"port": port, "back": back, "proxy": proxy, "sink": sink.port}
-            (home / "smtpd.conf").write_text(OPENSMTPD.format(**ports))
+            changes = {
+                "port 25": f"port {port}", "10026": str(back), "8025": str(proxy),
+                'action "outbound" relay\n': f'action "outbound" relay host smtp://127.0.0.1:{sink.port}\n',
+            }  # fmt: skip
+            (home / "smtpd.conf").write_text(lines("opensmtpd.md", "smtpd.conf", changes))
             script = (
                 "for at in /var/spool /var/lib /run; do mount -t tmpfs none $at; done\n"
                 "mkdir -p -m 711 /var/spool/smtpd\nmkdir -p -m 755 /var/lib/opensmtpd/empty\n"
