@@ -142,6 +142,13 @@ class Senders:
                 labels.append(claim.label)
         await self.publication.revoke(*labels)
 
+    async def sweep(self) -> None:
+        """End claims that no tenant has, and revoke what no claim has: whoever should have done so died."""
+        for slug in {claim.tenant for claim in await self.all()}:
+            if await self._store.get(keys.tenant(slug)) is None:
+                await self.leave(slug)
+        await self.publication.sweep()
+
     async def _move(self, claim: Sender, state: SenderState, reason: str, vouched: bool = False) -> Claims:
         now = int(self._now())
         return await self._change(

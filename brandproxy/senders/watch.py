@@ -120,14 +120,14 @@ class SenderWatch:
 
 async def publish(context: Context) -> None:
     """Updates that are due are made, however long the primary is away; what belongs to nobody is revoked."""
-    publication = context.registry.acting("publication").senders.publication
+    senders = context.registry.acting("publication").senders
     wait, swept, before = _RETRY, -_SWEEP, 0
     while True:
         try:
             if time.monotonic() - swept >= _SWEEP:
-                await publication.sweep()
+                await senders.sweep()
                 swept = time.monotonic()
-            left = await publication.retry()
+            left = await senders.publication.retry()
         except BrandproxyError as error:
             log.warning("senders: %s", error)
         else:
