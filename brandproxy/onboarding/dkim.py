@@ -65,7 +65,6 @@ class PublicKeys:
         for label, domain, name in places:
             await self._publication.put(label, selector, Record(name, claims[0].tenant, domain, record))
             await self._registry.audit("dkim.publish", name, tenant=claims[0].tenant, after=record)
-        await self._still(claims)
         return [await self._of(selector, place) for place in places]
 
     async def withdraw(self, selector: str) -> None:
@@ -103,14 +102,6 @@ class PublicKeys:
                 f"Add one: `brandproxy sender add acme.com --tenant {self._whose}`.",
             )
         return found
-
-    async def _still(self, claims: tuple[Sender, ...]) -> None:
-        """A claim that ended while its key was published takes the key with it."""
-        for claim in claims:
-            now = await self._registry.senders.claims(claim.domain)
-            if claim.label not in {one.label for one in now}:
-                await self._publication.revoke(claim.label)
-                raise NotFound(f"sender {claim.domain} was removed meanwhile", "See `brandproxy sender list`.")
 
     def _places(self, selector: str, claims: tuple[Sender, ...]) -> list[_Place]:
         """Where the selector's key stands for these senders: their own names, and by slug for older ones."""

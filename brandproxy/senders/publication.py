@@ -81,12 +81,12 @@ class Publication:
     async def put(self, owner: str, selector: str, record: Record) -> None:
         """Let this stand at the name. Raises Conflict for a name whose claim ended, and what `push` raises."""
         self.updater()
-        await self._write(owner, selector, record)
+        await self._claim(owner, selector, record)
         await self.push(keys.dkim_record(owner, selector))
 
     async def plan(self, owner: str, selector: str, record: Record) -> None:
         """The same, some time: now when the primary is there."""
-        await self._write(owner, selector, record)
+        await self._claim(owner, selector, record)
         await self._try([keys.dkim_record(owner, selector)])
 
     async def revoke(self, *owners: str) -> None:
@@ -126,6 +126,13 @@ class Publication:
         gone = {owner for owner, record in held if not record.revoked and not await self._claimed(owner, record)}
         await self.revoke(*gone)
         return len(gone)
+
+    async def _claim(self, owner: str, selector: str, record: Record) -> None:
+        """Write for a claim. Who ended it meanwhile has revoked what was there before; this is revoked here."""
+        await self._write(owner, selector, record)
+        if not record.revoked and not await self._claimed(owner, record):
+            await self.revoke(owner)
+            raise Conflict(f"the claim that {record.name} belongs to has ended", "See `brandproxy sender list`.")
 
     async def _claimed(self, owner: str, record: Record) -> bool:
         if not record.domain:

@@ -195,3 +195,31 @@ def test_every_command_teaches_with_an_example(run) -> None:  # type: ignore[no-
             assert re.search(rf"Example: (\[bold\])?([A-Z_]+=\S+ )*{' '.join(path)}\b", told), path
 
     walk(get_command(build()), ("brandproxy",))
+
+
+def test_a_sending_domain_is_claimed_vouched_for_and_moved(run) -> None:  # type: ignore[no-untyped-def]
+    ours = {"BRANDPROXY_DNS_DKIM_DOMAIN": "dkim.esp.example", "BRANDPROXY_DNS_BOUNCE_HOST": "bounces.esp.example"}
+    for slug in ("acme", "other"):
+        run("tenant", "add", slug)
+    added = run("sender", "add", "Acme.com", "--tenant", "acme", **ours).stdout
+    claim = json.loads(run("sender", "show", "acme.com", "--json", **ours).stdout)["sender"]
+    assert f"bp1._domainkey.acme.com.  CNAME  bp1.{claim['label']}.dkim.esp.example." in added
+    assert f"bounce.acme.com.  CNAME  {claim['label']}.bounces.esp.example." in added
+    assert (
+        f"bp2.{claim['label']}.dkim.esp.example."
+        in run("host", "add", "a.acme.com", "--tenant", "acme", **ours).stdout
+    )
+    assert run("sender", "accept", "acme.com", "--tenant", "acme", "--reason", "contract").returncode == 0
+    told = run("sender", "add", "acme.com", "--tenant", "other", **ours).stdout
+    assert "proven for another tenant" in told
+    assert "CNAME" not in told
+    assert claim["label"] not in run("sender", "transfer", "acme.com", "--tenant", "other", **ours).stdout
+    listed = json.loads(run("sender", "list", "--json").stdout)
+    assert [(one["domain"], one["tenant"], one["state"]) for one in listed] == [("acme.com", "other", "pending")]
+    assert "never given out again" in run("sender", "remove", "acme.com", "--yes").stdout
+    assert "No senders" in run("sender", "list").stdout
+    assert "All updates" in run("dkim", "waiting").stdout
+    run("host", "remove", "a.acme.com", "--yes")
+    run("tenant", "remove", "acme", "--yes")
+    again = run("tenant", "add", "acme")
+    assert (again.returncode, "Take another" in again.stderr) == (1, True)

@@ -15,12 +15,13 @@ from brandproxy.context import Context, open_context
 from brandproxy.core.dkim import REVOKED
 from brandproxy.errors import BadSettings, Conflict, NotFound
 from brandproxy.model import Sender, SenderState
+from brandproxy.onboarding import Watcher
 from brandproxy.onboarding.dkim import PublicKeys
 from brandproxy.senders.publication import Publication
 from brandproxy.senders.watch import SenderWatch
 from brandproxy.store import keys
 from brandproxy.webhooks.book import Book
-from tests.onboarding.test_zones import Signer
+from tests.onboarding.test_zones import ZONE, Signer, verifies
 from tests.parts import KEY, Knot
 
 
@@ -189,3 +190,43 @@ async def test_an_older_installation_is_brought_up_and_its_targets_by_slug_end_w
     assert await knot.look("bp1.acme.dkim.esp.test", "TXT") == (REVOKED,)
     assert await key_at(knot, claim) == (REVOKED,)
     assert await knot.look("bp1.beta.dkim.esp.test", "TXT") == ("v=DKIM1; k=rsa; p=AAAA",)
+
+
+async def test_neither_a_former_customers_key_nor_the_next_claimants_signs_for_the_domain(
+    context: Context, knot: Knot
+) -> None:
+    """As receivers see it: dkimpy, through the CNAME that the customer never took away."""
+    claim = await context.registry.senders.add(ZONE, "acme")
+    name = f"bp1._domainkey.{ZONE}"
+    await knot.updater.replace(ZONE, name, "CNAME", f"bp1.{claim.label}.dkim.esp.test.")
+    former, next_ = Signer("bp1"), Signer("bp1")
+    await PublicKeys(context, ZONE).publish("bp1", former.public)
+    assert verifies(knot, former.sign())
+    await context.registry.remove_tenant("acme")
+    assert not verifies(knot, former.sign())
+    await context.registry.senders.add(ZONE, "beta")
+    await PublicKeys(context, "beta").publish("bp1", next_.public)
+    assert not verifies(knot, former.sign())
+    assert not verifies(knot, next_.sign())
+    await knot.updater.replace(ZONE, name, "CNAME")
+
+
+async def test_two_tenants_under_one_registered_domain_do_not_break_each_other(
+    context: Context, knot: Knot
+) -> None:
+    first = await context.registry.add_host("links.two.test", "acme")
+    second = await context.registry.add_host("click.two.test", "beta")
+    watcher, senders = Watcher(context), SenderWatch(context)
+    asked = [await watcher.check(host.name) for host in (first, second)]
+    wanted = [{line.wanted.value for line in report.lines} for _, report in asked]
+    assert not wanted[0] & wanted[1]
+    claim = await context.registry.senders.get("two.test", "beta")
+    await knot.put("bp1._domainkey.two.test", "CNAME", f"bp1.{claim.label}.dkim.esp.test.")
+    for _ in range(2):
+        await senders.check("two.test")
+    _, report = await watcher.check(first.name)  # it is asked for nothing that would take the domain from beta
+    assert [line.wanted.name for line in report.lines] == ["links.two.test"]
+    assert "sender-contested" in [finding.code for finding in report.findings]
+    _, report = await watcher.check(second.name)
+    assert "right" in [line.state for line in report.lines if "._domainkey." in line.wanted.name]
+    assert "sender-contested" not in [finding.code for finding in report.findings]
