@@ -259,9 +259,9 @@ class Dns(_Section):
     nameservers: str = Field("", description="our name servers, for customers who delegate a zone to us")
     update_server: str = Field("", description="address:port of the primary that takes RFC 2136 updates")
     update_key: SecretStr = Field(SecretStr(""), description="its TSIG key: name:algorithm:base64")
-    dkim_domain: str = Field("", description="where DKIM keys lie: <selector>.<tenant>.<this>; empty: not asked")
+    dkim_domain: str = Field("", description="where DKIM keys lie: <selector>.<label>.<this>; empty: not asked")
     dkim_selectors: str = Field("bp1,bp2", description="DKIM selectors asked as CNAMEs; two, so that keys rotate")
-    bounce_host: str = Field("", description="target of customers' bounce host; empty: not asked")
+    bounce_host: str = Field("", description="customers' bounce hosts lead to <label>.<this>; empty: not asked")
 
     @field_validator("dkim_selectors")
     @classmethod
