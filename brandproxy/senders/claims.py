@@ -84,7 +84,7 @@ class Senders:
         claim = await self.get(domain, tenant)
         await self._change(claim.domain, lambda claims: rules.without(claims, claim.label))
         await self._audit("sender.remove", claim.domain, tenant=claim.tenant, **difference(claim, None))
-        await self.publication.revoke(claim.label)
+        await self._revoke(claim)
         return claim
 
     async def transfer(self, domain: str, tenant: str, before: str = "") -> Sender:
@@ -101,7 +101,7 @@ class Senders:
         await self._audit(
             "sender.transfer", old.domain, tenant=tenant, before=old.tenant, after=tenant, label=new.label
         )
-        await self.publication.revoke(old.label)
+        await self._revoke(old)
         given = rules.chosen(claims, old.domain, tenant)
         await self._publish_bounce(given)
         if await self._store.get(keys.tenant(tenant)) is None:
@@ -154,6 +154,12 @@ class Senders:
         return await self._change(
             claim.domain, lambda claims: rules.moved(claims, claim.label, state, reason, now, vouched)
         )
+
+    async def _revoke(self, ended: Sender) -> None:
+        """What was published for a claim; by its tenant's slug with the last claim that it was published for."""
+        others = [one for one in await self.all() if one.by_slug and one.tenant == ended.tenant]
+        last = [ended.tenant] if ended.by_slug and not others else []
+        await self.publication.revoke(ended.label, *last)
 
     async def _publish_bounce(self, claim: Sender) -> None:
         """Behind the label, so that it ends with the claim: SPF would go on passing by a name that all share."""

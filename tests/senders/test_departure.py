@@ -164,8 +164,9 @@ async def test_a_namesake_inherits_nothing(context: Context) -> None:
     assert [one["what"] for one in told][-3:] == ["key.revoke", "webhook.remove", "tenant.remove"]
 
 
-async def test_an_older_installation_is_brought_up_and_its_targets_by_slug_end_with_their_tenant(
-    context: Context, knot: Knot
+@pytest.mark.parametrize("how", ["leave", "transfer"])
+async def test_an_older_installation_is_brought_up_and_its_targets_by_slug_end_with_who_had_them(
+    context: Context, knot: Knot, how: str
 ) -> None:
     registry, store = context.registry, context.store
     await registry.add_host("links.older.test", "acme")
@@ -186,7 +187,7 @@ async def test_an_older_installation_is_brought_up_and_its_targets_by_slug_end_w
     await PublicKeys(context, "acme").publish("bp1", Signer("bp1").public)  # at both names
     assert await knot.look("bp1.acme.dkim.esp.test", "TXT") == await key_at(knot, claim)
     await registry.remove_host("links.older.test")
-    await registry.remove_tenant("acme")
+    await (registry.remove_tenant("acme") if how == "leave" else registry.senders.transfer("older.test", "beta"))
     assert await knot.look("bp1.acme.dkim.esp.test", "TXT") == (REVOKED,)
     assert await key_at(knot, claim) == (REVOKED,)
     assert await knot.look("bp1.beta.dkim.esp.test", "TXT") == ("v=DKIM1; k=rsa; p=AAAA",)
