@@ -17,6 +17,7 @@ FLOORS = {
     "store": 2, "stream": 2, "spool": 2, "engines": 2, "acme": 2, "resolver": 2, "dnsupdate": 2, "fetch": 2,
     "outbound": 2,
     "storage": 2, "scheduling": 2,
+    "audited": 3, "hosts": 3, "claims": 3,
     "tenants": 3, "directory": 3, "access": 3, "context": 3, "web": 3, "blocks": 3, "certs": 3, "onboarding": 3,
     "identities": 3,
     "shipping": 3, "relay": 3, "leading": 3, "control": 3, "intake": 3, "metrics": 3, "webhooks": 3,

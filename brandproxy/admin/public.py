@@ -89,12 +89,13 @@ class Public:
         except NotFound as error:
             return PlainTextResponse(f"{error}\n{error.action}", 404, _HEADERS)
         host, report = await self._look(host)
-        certificate = await status(self._context.store, host.name)
+        certificate = await status(self._context.store, host.name) if host.proven else CertStatus(host.name)
+        contested = await self._context.registry.contested(host)
         tone, headline, explanation = _WORDS[host.state]
         text = self._templates.get_template(template).render(
             host=host, tone=tone, headline=headline, explanation=explanation, marks=_MARKS,
             lines=report.lines, findings=report.findings, alignment=report.alignment,
-            certificate=_certificate(host, certificate), checked=_checked(report),
+            certificate=_certificate(host, certificate), checked=_checked(report), contested=contested,
         )  # fmt: skip
         return HTMLResponse(text, headers=_HEADERS)
 
@@ -102,14 +103,16 @@ class Public:
         """The last look; a new one when it is old and somebody waits for it. One at a time for a host."""
         if len(self._looking) > 10_000:
             self._looking.clear()
-        async with self._looking.setdefault(host.name, asyncio.Lock()):
-            report = await self._watcher.last(host.name)
+        async with self._looking.setdefault(host.target, asyncio.Lock()):
+            holder = await self._context.registry.host(host.name)
+            beside = "" if holder.tenant == host.tenant else host.tenant
+            report = await self._watcher.last(host.name, beside)
             settled = host.state in (HostState.LIVE, HostState.SUSPENDED)
             fresh = 60.0 if settled and report.lines else _FRESH
             if report.watch.checked_at > time.time() - fresh:
                 return host, report
             try:
-                return await self._watcher.check(host.name)
+                return await self._watcher.check(host.name, host.tenant)
             except BrandproxyError:
                 return host, report
 

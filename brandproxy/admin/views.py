@@ -68,13 +68,20 @@ class NewHost:
     zone: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class HostView(Host):
+    """`contested`: another tenant claims the name, or has it. Nobody is told which."""
+
+    contested: bool = False
+
+
 @dataclass(frozen=True)
 class DnsView:
     """A look at the records. Times are seconds.
 
     `page`: private address to send the customer; empty: set `control.public_listen` and `control.public`."""
 
-    host: Host
+    host: HostView
     page: str
     checked_at: float
     next_at: float
@@ -105,7 +112,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class Acceptance:
+    """`tenant`: whose claim, when several claim the name."""
+
     reason: str
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ class AuditEntry:
 class HostPage:
     """`next`: pass as `after` for the next page; empty: that was all."""
 
-    items: list[Host]
+    items: list[HostView]
     next: str
 
 

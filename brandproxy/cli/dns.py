@@ -33,6 +33,7 @@ def dns(
         bool, typer.Option("--link", help="Only print the private page to send the customer.")
     ] = False,
     zone_file: Annotated[bool, typer.Option("--zone-file", help="Print the records for a zone file.")] = False,
+    tenant: Annotated[str, typer.Option(help="Whose claim, when several tenants claim the name.")] = "",
     json: Json = False,
 ) -> None:
     """Show the DNS records wanted and seen, and what to do. It looks now and changes nothing.
@@ -42,11 +43,11 @@ def dns(
     from brandproxy.onboarding import page_link
 
     if link:
-        print(with_context(lambda context: page_link(context, name)))
+        print(with_context(lambda context: page_link(context, name, tenant)))
         return
-    host, report, url, why = with_context(lambda context: _look(context, name))
+    host, report, (url, why), contested = with_context(lambda context: _look(context, name, tenant))
     if json:
-        print_json({"host": asdict(host), "page": url, **asdict(report)})
+        print_json({"host": {**asdict(host), "contested": contested}, "page": url, **asdict(report)})
     elif zone_file:
         for line in report.lines:
             if line.wanted.ours:  # not the customer's to create
@@ -55,11 +56,13 @@ def dns(
             print(f"{line.wanted.name}. IN {line.wanted.type} {value}")
     else:
         show(host, report)
+        if contested:
+            print("\ncontested: another tenant claims this name too; whose CNAME is seen first has it")
         print(f"\npage for the customer: {url or why}")
 
 
-async def _look(context: Context, name: str) -> tuple[Host, Report, str, str]:
-    """The host, a look, the customer's page, and why there is none."""
+async def _look(context: Context, name: str, tenant: str) -> tuple[Host, Report, tuple[str, str], bool]:
+    """The host, a look, the customer's page or why there is none, and whether others claim the name."""
     import time
 
     from brandproxy.core.watching import Watch
@@ -67,13 +70,14 @@ async def _look(context: Context, name: str) -> tuple[Host, Report, str, str]:
     from brandproxy.senders import of_host
 
     await context.registry.bring_up()
-    host = await context.registry.host(name)
+    host = await context.registry.host(name, tenant)
     sending = await of_host(context.registry.senders, context.settings.dns, host)
     report, _ = await Looker(context.settings).report(host, Watch(), time.time(), sending)
+    contested = await context.registry.contested(host)
     try:
-        return host, report, await page_link(context, name), ""
+        return host, report, (await page_link(context, name, host.tenant), ""), contested
     except BadSettings as error:
-        return host, report, "", f"none: {error}. {error.action}"
+        return host, report, ("", f"none: {error}. {error.action}"), contested
 
 
 def _modes(one: Alignment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The host names tenants CNAME to us.")
 
+Whose = Annotated[
+    str, typer.Option("--tenant", help="Whose claim, when several tenants claim the name.", show_default=False)
+]
 Name = Annotated[str, typer.Argument(help="The host name, e.g. links.acme.com.", show_default=False)]
 
 
@@ -58,28 +62,40 @@ async def _add(context: Context, name: str, tenant: str, zone: str) -> tuple[Hos
 @app.command("list")
 def list_(tenant: Annotated[str, typer.Option(help="Only this tenant's hosts.")] = "", json: Json = False) -> None:
     """List the hosts and their states. Example: [bold]brandproxy host list --tenant acme[/bold]"""
-    hosts = with_context(lambda context: context.registry.hosts())
+    hosts = with_context(lambda context: context.registry.everything())
+    contested = Counter(host.name for host in hosts)
     hosts = [host for host in hosts if not tenant or host.tenant == tenant]
     if json:
-        print_json([asdict(host) for host in hosts])
+        print_json([{**asdict(host), "contested": contested[host.name] > 1} for host in hosts])
         return
-    rows = [(h.name, h.tenant, h.state, utc(h.since, "%Y-%m-%d %H:%M"), h.reason) for h in hosts]
+    rows = [
+        (
+            h.name, h.tenant, h.state, "contested" if contested[h.name] > 1 else "",
+            utc(h.since, "%Y-%m-%d %H:%M"), h.reason,
+        )
+        for h in hosts
+    ]  # fmt: skip
     print_table(
-        ("host", "tenant", "state", "since", "reason"),
+        ("host", "tenant", "state", "", "since", "reason"),
         rows,
         "No hosts yet. Add one: brandproxy host add links.example.com --tenant acme",
     )
 
 
 @app.command()
-def show(name: Name, json: Json = False) -> None:
+def show(name: Name, tenant: Whose = "", json: Json = False) -> None:
     """Show one host. Example: [bold]brandproxy host show links.acme.com[/bold]"""
-    host = with_context(lambda context: context.registry.host(name))
-    print_json(asdict(host)) if json else print_table(("host", name), asdict(host).items(), "")
+    shown = with_context(lambda context: _shown(context, name, tenant))
+    print_json(shown) if json else print_table(("host", name), shown.items(), "")
+
+
+async def _shown(context: Context, name: str, tenant: str) -> dict[str, object]:
+    host = await context.registry.host(name, tenant)
+    return {**asdict(host), "contested": await context.registry.contested(host)}
 
 
 @app.command()
-def check(name: Name, json: Json = False) -> None:
+def check(name: Name, tenant: Whose = "", json: Json = False) -> None:
     """Look at a host's records now. Example: [bold]brandproxy host check links.acme.com[/bold]
 
     Its state moves after two looks that agree on good news, three on bad.
@@ -87,7 +103,7 @@ def check(name: Name, json: Json = False) -> None:
     from brandproxy.cli.dns import show as show_report
     from brandproxy.onboarding import Watcher
 
-    host, report = with_context(lambda context: Watcher(context).check(name))
+    host, report = with_context(lambda context: Watcher(context).check(name, tenant))
     print_json({"host": asdict(host), **asdict(report)}) if json else show_report(host, report)
 
 
@@ -107,24 +123,25 @@ def transfer(name: Name, tenant: Annotated[str, typer.Option(help="The new owner
 def accept(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.", show_default=False)],
+    tenant: Whose = "",
     json: Json = False,
 ) -> None:
     """Vouch for a name whose records cannot be seen: it is served as if they had been.
 
     Example: [bold]brandproxy host accept links.acme.com --reason "internal DNS; ticket 4711"[/bold]
     """
-    host = with_context(lambda context: _accept(context, name, reason))
+    host = with_context(lambda context: _accept(context, name, reason, tenant))
     print_json(asdict(host)) if json else print(f"{host.name} is {host.state} for {host.tenant}, on your word")
 
 
-async def _accept(context: Context, name: str, reason: str) -> Host:
+async def _accept(context: Context, name: str, reason: str, tenant: str) -> Host:
     import time
 
     from brandproxy.certs.status import status
 
     host = await context.registry.host(name)
     certified = (await status(context.store, host.name)).not_after > time.time()
-    return await context.registry.accept_host(host.name, reason, certified)
+    return await context.registry.accept_host(host.name, reason, certified, tenant)
 
 
 @app.command()
@@ -147,14 +164,16 @@ def resume(name: Name, json: Json = False) -> None:
 
 
 @app.command()
-def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove a host. Links mailed under it stop working.
+def remove(
+    name: Name, tenant: Whose = "", yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Remove a host, or a tenant's claim. Links mailed under it stop working.
 
     Example: [bold]brandproxy host remove links.acme.com --yes[/bold]
     """
     if not yes:
         typer.confirm(f"Remove {name}? Links already mailed under it stop working", abort=True)
-    with_context(lambda context: context.registry.remove_host(name))
+    with_context(lambda context: context.registry.remove_host(name, tenant))
     print(f"removed {name}; its CNAME target is never given out again")
 
 

@@ -23,10 +23,10 @@ async def open_link(seal: Seal, registry: Registry, token: str) -> Host:
     """The host a link leads to. Raises NotFound for anything else, whatever the reason."""
     try:
         purpose, name, target = json.loads(seal.open(token.encode("ascii")))
-        host = await registry.host(name)
-    except (BrandproxyError, ValueError, TypeError) as error:
+        host = await registry.at_target(name, target)
+    except (BrandproxyError, ValueError, TypeError, AttributeError) as error:
         raise NotFound("this link does not lead anywhere (any more)", "Ask for a new link.") from error
-    if purpose != "onboarding" or host.target != target:
+    if purpose != "onboarding" or host is None:
         raise NotFound("this link does not lead anywhere (any more)", "Ask for a new link.")
     return host
 

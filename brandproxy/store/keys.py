@@ -1,11 +1,12 @@
 """The names under which things are kept in the store. Nobody spells a key anywhere else.
 
 tenant/<slug>        Tenant as JSON            host/<name>         Host as JSON
-target/<label>       tombstone of a CNAME target, for ever
+target/<label>       tombstone of a CNAME target, for ever: the name and the tenant it was given to
+claim/<name>/<slug>  Host as JSON: a claim beside `host/<name>`
 access/<id>          API key (hash, scopes)    access-use/<id>     when it was last used
 session/<hash>       a sign-in, sealed         cert/<name>         certificate chain and sealed key
 challenge/<name>/<token>  HTTP-01 answer       acme/…              accounts, orders, budget, back-off
-watch/<host>         what DNS checks saw        zone/<zone>          tenant of a delegated zone
+watch/<host>[/<slug>]  what DNS checks saw      zone/<zone>          Zone as JSON
 mailing/<slug>/<…>   a campaign's HTML, for the click map
 webhook/<id>         Webhook                   webhook-place/<id>[/<lane>], webhook-dead/<id>/<batch>
 notice/<id>          a change of a host or certificate, for webhooks
@@ -24,6 +25,7 @@ purge/<slug>/<object>  order to forget a cached object, or all (empty)
 
 TENANT = "tenant/"
 HOST = "host/"
+CLAIM = "claim/"
 TARGET = "target/"
 ACCESS = "access/"
 ACCESS_USE = "access-use/"
@@ -56,6 +58,10 @@ def host(name: str) -> str:
     return HOST + name
 
 
+def claim(name: str, tenant_slug: str) -> str:
+    return f"{CLAIM}{name}/{tenant_slug}"
+
+
 def target(label: str) -> str:
     return TARGET + label
 
@@ -80,8 +86,9 @@ def challenge(host_name: str, token: str) -> str:
     return f"{CHALLENGE}{host_name}/{token}"
 
 
-def watch(host_name: str) -> str:
-    return WATCH + host_name
+def watch(host_name: str, tenant_slug: str = "") -> str:
+    """`tenant_slug`: of a claim beside the host's record."""
+    return f"{WATCH}{host_name}/{tenant_slug}" if tenant_slug else WATCH + host_name
 
 
 def zone(name: str) -> str:

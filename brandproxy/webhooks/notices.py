@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from brandproxy.model import HostState, Seconds
 from brandproxy.store import Store, keys
 
-HOSTS = (*(f"host.{state}" for state in HostState), "host.removed")
+HOSTS = (*(f"host.{state}" for state in HostState), "host.removed", "host.contested", "host.lost")
 CERTIFICATES = ("certificate.issued", "certificate.failing", "certificate.expiring")
 KINDS = (*HOSTS, *CERTIFICATES)
 KEPT = 30 * 86400  # seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brandproxy.core.claims import Standing, gives_way, of_host
+from brandproxy.core.claims import Standing, gives_way, standing
 from brandproxy.model import Host, HostState
 
 
@@ -32,4 +32,4 @@ def test_a_name_is_taken_from_nobody_who_proved_it_and_whose_record_is_there() -
     ],
 )
 def test_what_a_hosts_state_says_of_its_hold(host: Host, expected: bool) -> None:
-    assert gives_way(of_host(host)) is expected
+    assert gives_way(standing(host)) is expected

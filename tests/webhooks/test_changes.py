@@ -110,7 +110,9 @@ async def test_changes_arrive_signed_in_order_at_the_tenants_and_the_operators_w
         "tenant": "acme", "host": HOST, "state": "broken", "before": "live", "reason": "to broken",
     }  # fmt: skip
     assert len(receiver.got) == 9  # and acme's one
-    assert everything.kinds == (*(f"host.{state}" for state in HostState), "host.removed")
+    assert everything.kinds == (
+        *(f"host.{state}" for state in HostState), "host.removed", "host.contested", "host.lost",
+    )  # fmt: skip
     assert live.kinds == ("host.live",)
 
 

@@ -36,7 +36,7 @@ class HostView:
 async def states(context: Context, tenant: str) -> tuple[list[HostView], int]:
     """The hosts of a tenant (or of all: ""), those that need attention first, and how many were left out."""
     vault = Vault(context.store, context.registry.codec.seal)
-    found = [host for host in await context.registry.hosts() if tenant in ("", host.tenant)]
+    found = [host for host in await context.registry.everything() if tenant in ("", host.tenant)]
     found.sort(key=lambda host: (_URGENCY[host.state], host.tenant, host.name))
     views = [await _view(vault, host) for host in found[:MOST]]
     views.sort(key=lambda v: ("bad", "waiting", "good").index(v.tone))
@@ -46,7 +46,7 @@ async def states(context: Context, tenant: str) -> tuple[list[HostView], int]:
 async def _view(vault: Vault, host: Host) -> HostView:
     tone = {HostState.LIVE: "good", HostState.BROKEN: "bad", HostState.SUSPENDED: "bad"}.get(host.state, "waiting")
     try:
-        certificate = await vault.get(host.name)
+        certificate = await vault.get(host.name) if host.proven else None
     except BrandproxyError as error:
         return HostView(host, NEXT[host.state], f"unreadable: {error}", "bad")
     if certificate is None:
