@@ -123,7 +123,9 @@ def test_the_command_line_blocks_lists_and_unblocks_and_leaves_audit_entries(edg
         found.extend(json.loads(entry.value) for entry in await context.store.list("audit/"))
 
     edge.change(look)
-    entries = [(e["what"], e.get("reason")) for e in found if e["subject"] == "audited.example"]
+    entries = [
+        (e["what"], (e.get("after") or {}).get("reason")) for e in found if e["subject"] == "audited.example"
+    ]
     assert sorted(entries, key=str) == [("block.add", "case 7"), ("block.remove", None)]
 
 
