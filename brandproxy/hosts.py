@@ -162,7 +162,10 @@ class Hosts(Audited):
         if await self.store.get(keys.notice(told)) is not None:
             return
         data = {"host": host.name, "state": host.state, "before": host.before or None, "reason": reason}
-        await self.audit(kind, host.name, tenant=host.tenant, reason=reason)
+        details: dict[str, object] = {"reason": reason}
+        if kind == "host.lost":
+            details["before"] = {"state": host.before or host.state}
+        await self.audit(kind, host.name, "", tenant=host.tenant, **details)
         await notices.tell(self.store, told, notices.Notice(kind, host.tenant, int(self._now()), data))
 
 
