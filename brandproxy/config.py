@@ -1,13 +1,13 @@
 """Settings: one typed tree, read from defaults, `brandproxy.toml`, then `BRANDPROXY_*`.
 
-Sections are one level deep: `[edge] http = …` in the file is `BRANDPROXY_EDGE_HTTP` in the environment.
-Every command works with no file at all.
+Sections are one level deep: `[edge] http = …` in the file is `BRANDPROXY_EDGE_HTTP` in the environment. What a
+value may be stands in `setting_values`, where it comes from in `setting_sources`. No file is needed.
 """
 
 from __future__ import annotations
 
 import os
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,39 +18,20 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
-    field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from brandproxy import grants
-from brandproxy.errors import BadSettings
+from brandproxy import grants, setting_sources
+from brandproxy import setting_values as values
 from brandproxy.quotas import Limits
+from brandproxy.setting_sources import settings_file as settings_file
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _address(text: str) -> str:
-    """An address to listen at; whether it is free is known when somebody listens there."""
-    _, colon, port = text.rpartition(":")
-    if text and not text.startswith("unix:") and not (colon and port.isdecimal() and int(port) < 1 << 16):
-        raise ValueError(f"{text!r} is not host:port, [::1]:port or unix:PATH")
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
-
-
-def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 Peers = Annotated[tuple[str, ...], AfterValidator(grants.peers)]
@@ -60,33 +41,52 @@ Grants = dict[str, Annotated[grants.Grant, BeforeValidator(grants.grant)]]
 class Edge(_Section):
     """Where recipients arrive."""
 
-    http: Address = Field(
-        "127.0.0.1:8080", description="address for plain HTTP (links, challenges): host:port or unix:PATH"
+    http: values.ListenAddress = Field(
+        values.ListenAddress("127.0.0.1:8080"),
+        description="address for plain HTTP (links, challenges): host:port or unix:PATH",
     )
-    https: Address = Field("127.0.0.1:8443", description="address for HTTPS: host:port or unix:PATH")
-    public_http_port: int = Field(80, description="port that recipients see for HTTP")
-    public_https_port: int = Field(443, description="port that recipients see for HTTPS")
-    domain: str = Field("edge.invalid", description="tenants' CNAME targets are made under this domain")
-    fallback_host: str = Field("", description="operator's shared host for tenants without a live one")
-    workers: int = Field(0, description="edge processes; 0: one per core")
+    https: values.ListenAddress = Field(
+        values.ListenAddress("127.0.0.1:8443"), description="address for HTTPS: host:port or unix:PATH"
+    )
+    public_http_port: int = Field(80, ge=1, le=65535, description="port that recipients see for HTTP")
+    public_https_port: int = Field(443, ge=1, le=65535, description="port that recipients see for HTTPS")
+    domain: values.Domain = Field("edge.invalid", description="tenants' CNAME targets are made under this domain")
+    fallback_host: values.OptionalDomain = Field(
+        "", description="operator's shared host for tenants without a live one"
+    )
+    workers: int = Field(0, ge=0, le=1024, description="edge processes; 0: one per core")
     durability: Literal["fsync", "os"] = Field("fsync", description="when a click counts as written")
     spool_max_bytes: int = Field(
-        4 << 30, ge=1 << 16, description="bound of the spool; beyond it events are lost, redirects go on"
+        4 << 30,
+        ge=1 << 16,
+        le=1 << 50,
+        description="bound of the spool; beyond it events are lost, redirects go on",
     )
     max_connections: int = Field(
-        10_000, ge=16, description="open connections of one worker; beyond it the idle ones are closed"
+        10_000,
+        ge=16,
+        le=10_000_000,
+        description="open connections of one worker; beyond it the idle ones are closed",
+    )
+    patience: float = Field(
+        15.0, ge=0.1, le=3600, description="seconds a client has for a whole request, and between two"
     )
     max_connections_network: int = Field(
-        1000, ge=1, description="of these from one network (/24, IPv6: /48); its own idle ones are closed first"
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="of these from one network (/24, IPv6: /48); its own idle ones are closed first",
     )
-    patience: float = Field(15.0, gt=0, description="seconds a client has for a whole request, and between two")
     warm_certificates: int = Field(
-        5000, ge=1, description="certificates one worker keeps in memory, 24 KiB each; others are read again"
+        5000,
+        ge=1,
+        le=10_000_000,
+        description="certificates one worker keeps in memory, 24 KiB each; others are read again",
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: values.NetworkList = Field(
         "", description="networks of load balancers whose word on the client's address is believed"
     )
-    machine_networks: Path | None = Field(
+    machine_networks: values.FilePath | None = Field(
         None, description="file of networks, one a line, whose visitors are machines (data centres); read at start"
     )
     proxy_protocol: bool = Field(
@@ -96,58 +96,44 @@ class Edge(_Section):
     def worker_count(self) -> int:
         return self.workers or os.cpu_count() or 1
 
-    @field_validator("domain")
-    @classmethod
-    def _is_plain(cls, value: str) -> str:
-        return value.strip().rstrip(".").lower()  # as DNS answers are compared
-
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        return _networks(self.trusted_proxies)
+        return values.networks(self.trusted_proxies)
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: str) -> str:
-        _networks(value)  # raises ValueError naming the wrong one
-        return value
+    @model_validator(mode="after")
+    def _listens_apart(self) -> Edge:
+        if self.http == self.https:
+            raise ValueError("edge.http and edge.https are the same address: write one with another port")
+        return self
 
 
 class Control(_Section):
     """Where operators and analysts arrive."""
 
-    listen: Address = Field("127.0.0.1:8090", description="address of the HTTP API and the dashboard")
-    public: str = Field("", description="URL under which customers' browsers reach the pages made for them")
-    public_listen: Address = Field(
+    listen: values.Tcp = Field(
+        values.ListenAddress("127.0.0.1:8090"), description="address of the HTTP API and the dashboard"
+    )
+    public: values.OptionalUrl = Field(
+        "", description="URL under which customers' browsers reach the pages made for them"
+    )
+    public_listen: values.OptionalListen = Field(
         "",
         description="address that serves customers' pages and nothing else; empty: they are on `listen` while that"
         " is this machine's own (loopback), and nowhere otherwise",
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: values.NetworkList = Field(
         "", description="networks of gateways whose word on the client's address and TLS is believed"
     )
 
-    @field_validator("public")
-    @classmethod
-    def _is_a_url(cls, value: str) -> str:
-        if value and not value.lower().startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} is not a URL: write https://HOST")
-        return value
-
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        return _networks(self.trusted_proxies)
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: str) -> str:
-        _networks(value)  # raises ValueError naming the wrong one
-        return value
+        return values.networks(self.trusted_proxies)
 
 
 class Metrics(_Section):
     """What a monitoring system scrapes; apart from all other ports, since recipients must not see it."""
 
-    listen: Address = Field(
+    listen: values.MetricsListen = Field(
         "",
         description="address of /metrics, which answers once the process serves; empty: none. With `--role all`"
         " the edge answers here, control and collector on the next ports",
@@ -157,12 +143,19 @@ class Metrics(_Section):
 class Mail(_Section):
     """The front ends a mail server talks to."""
 
-    milter: Address = Field("127.0.0.1:8891", description="where Postfix or Sendmail ask: host:port or unix:PATH")
-    smtp: Address = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
-    smtps: Address = Field("", description="address of the proxy with TLS from the start (port 465); empty: none")
-    lmtp: Address = Field("", description="address of the LMTP proxy (host:port or unix:PATH); empty: none")
-    next_hop: Address = Field(
-        "127.0.0.1:10026", description="where the proxies hand mail on, unless the tenant has a relay"
+    milter: values.ListenAddress = Field(
+        values.ListenAddress("127.0.0.1:8891"), description="where Postfix or Sendmail ask: host:port or unix:PATH"
+    )
+    smtp: values.OptionalListen = Field("127.0.0.1:8025", description="address of the SMTP proxy; empty: none")
+    smtps: values.OptionalListen = Field(
+        "", description="address of the proxy with TLS from the start (port 465); empty: none"
+    )
+    lmtp: values.OptionalListen = Field(
+        "", description="address of the LMTP proxy (host:port or unix:PATH); empty: none"
+    )
+    next_hop: values.ServerAddress = Field(
+        values.ListenAddress("127.0.0.1:10026"),
+        description="where the proxies hand mail on, unless the tenant has a relay",
     )
     next_hop_tls: Literal["none", "opportunistic", "required"] = Field(
         "opportunistic", description="STARTTLS to the next hop; `required` also checks its certificate"
@@ -181,7 +174,7 @@ class Mail(_Section):
     xclient_networks: Peers = Field(
         (), description="mail servers that may say by XCLIENT who their client is; `unix` for UNIX sockets"
     )
-    certificate: Path | None = Field(
+    certificate: values.FilePath | None = Field(
         None, description="PEM chain and key for STARTTLS at the proxies; none: no TLS"
     )
     copies: Literal["shared", "recipient"] = Field(
@@ -204,19 +197,15 @@ class Mail(_Section):
     timeout: float = Field(
         60.0,
         gt=0,
+        le=3600,
         description="seconds for one message; far below the 300 s a mail server waits (RFC 5321 §4.5.3.2)",
     )
     max_running: int = Field(
-        100, gt=0, description="messages worked on at once; more are asked to come later (4xx)"
+        100, gt=0, le=100_000, description="messages worked on at once; more are asked to come later (4xx)"
     )
-    max_message: int = Field(50 << 20, gt=0, description="bytes; what is larger passes the milter untouched")
-
-    @field_validator("next_hop")
-    @classmethod
-    def _is_a_server(cls, value: str) -> str:
-        if not value or value.startswith("unix:"):
-            raise ValueError(f"{value!r} is not host:port")
-        return value
+    max_message: int = Field(
+        50 << 20, gt=0, le=1 << 31, description="bytes; what is larger passes the milter untouched"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -227,103 +216,132 @@ class Mail(_Section):
 class Certs(_Section):
     """Where certificates come from."""
 
-    ca: str = Field("none", description="`none`, `dev` (local test CA) or an ACME directory URL")
-    directory: Path | None = Field(None, description="local copies, <host>/fullchain.pem; default: data/certs")
-    fallback: str = Field("", description="a second ACME directory URL, asked when the first fails for a host")
-    acme_trust: Path | None = Field(None, description="CA file for the ACME directory's own TLS (private CAs)")
-    contact: str = Field("", description="mail address the CA may write to")
-    eab_id: str = Field("", description="external account binding: key id given by the CA")
-    eab_key: SecretStr = Field(SecretStr(""), description="external account binding: HMAC key, base64url")
-    profile: str = Field("", description="certificate profile asked of the CA, e.g. `shortlived`")
-    caa: str = Field("letsencrypt.org", description="the CA's names in CAA records, comma-separated")
+    ca: values.CaUrl = Field("none", description="`none`, `dev` (local test CA) or an ACME directory URL")
+    directory: values.FilePath | None = Field(
+        None, description="local copies, <host>/fullchain.pem; default: data/certs"
+    )
+    fallback: values.OptionalUrl = Field(
+        "", description="a second ACME directory URL, asked when the first fails for a host"
+    )
+    acme_trust: values.FilePath | None = Field(
+        None, description="CA file for the ACME directory's own TLS (private CAs)"
+    )
+    contact: values.MailAddress = Field("", description="mail address the CA may write to")
+    eab_id: str = Field(
+        "", pattern=r"^[!-~]{0,200}$", description="external account binding: key id given by the CA"
+    )
+    eab_key: values.HmacKey = Field(SecretStr(""), description="external account binding: HMAC key, base64url")
+    profile: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="certificate profile asked of the CA, e.g. `shortlived`",
+    )
+    caa: values.Domains = Field("letsencrypt.org", description="the CA's names in CAA records, comma-separated")
     self_check: bool = Field(True, description="ask our own challenge URL from outside before each order")
-    parallel: int = Field(8, ge=1, description="orders one control node works on at once")
+    parallel: int = Field(8, ge=1, le=1000, description="orders one control node works on at once")
     # Let's Encrypt's published limits (2026-08); another CA's go here.
-    orders_limit: int = Field(300, ge=1, description="new orders of an account in 3 hours")
-    domain_limit: int = Field(50, ge=1, description="certificates of a registered domain in 7 days")
-    set_limit: int = Field(5, ge=1, description="certificates of the very same names in 7 days")
-    failure_limit: int = Field(5, ge=1, description="failed authorizations of a name in 1 hour")
+    orders_limit: int = Field(300, ge=1, le=10**9, description="new orders of an account in 3 hours")
+    domain_limit: int = Field(50, ge=1, le=10**9, description="certificates of a registered domain in 7 days")
+    set_limit: int = Field(5, ge=1, le=10**9, description="certificates of the very same names in 7 days")
+    failure_limit: int = Field(5, ge=1, le=10**9, description="failed authorizations of a name in 1 hour")
 
     @property
     def caa_names(self) -> tuple[str, ...]:
-        return tuple(name.strip().lower() for name in self.caa.split(",") if name.strip())
+        return values.words(self.caa)
 
 
 class Dns(_Section):
     """How customers' records are looked at, and what we ask of them."""
 
-    servers: str = Field("", description="ask these address:port for all names, not the zones' own (split DNS)")
-    recursive: str = Field("", description="resolvers address:port to find zones' servers; default: the system's")
-    pending_seconds: float = Field(15, gt=0, description="shortest time between looks at a host not yet right")
-    live_seconds: float = Field(3600, gt=0, description="time between looks at a host that is right")
-    nameservers: str = Field("", description="our name servers, for customers who delegate a zone to us")
-    update_server: str = Field("", description="address:port of the primary that takes RFC 2136 updates")
-    update_key: SecretStr = Field(SecretStr(""), description="its TSIG key: name:algorithm:base64")
-    dkim_domain: str = Field("", description="where DKIM keys lie: <selector>.<label>.<this>; empty: not asked")
-    dkim_selectors: str = Field("bp1,bp2", description="DKIM selectors asked as CNAMEs; two, so that keys rotate")
-    bounce_host: str = Field("", description="customers' bounce hosts lead to <label>.<this>; empty: not asked")
-
-    @field_validator("dkim_selectors")
-    @classmethod
-    def _are_two(cls, value: str) -> str:
-        found = {part.strip() for part in value.split(",") if part.strip()}
-        if len(found) < 2 or any(not part.replace("-", "").isalnum() for part in found):
-            raise ValueError("name two selectors at least, so that keys can rotate, e.g. `bp1,bp2`")
-        return value
+    servers: values.DnsServers = Field(
+        "", description="ask these address:port for all names, not the zones' own (split DNS)"
+    )
+    recursive: values.DnsServers = Field(
+        "", description="resolvers address:port to find zones' servers; default: the system's"
+    )
+    pending_seconds: float = Field(
+        15, ge=0.1, le=10**7, description="shortest time between looks at a host not yet right"
+    )
+    live_seconds: float = Field(3600, ge=0.1, le=10**7, description="time between looks at a host that is right")
+    nameservers: values.Domains = Field(
+        "", description="our name servers, for customers who delegate a zone to us"
+    )
+    update_server: values.DnsServer = Field(
+        "", description="address:port of the primary that takes RFC 2136 updates"
+    )
+    update_key: values.TsigKey = Field(SecretStr(""), description="its TSIG key: name:algorithm:base64")
+    dkim_domain: values.OptionalDomain = Field(
+        "", description="where DKIM keys lie: <selector>.<label>.<this>; empty: not asked"
+    )
+    dkim_selectors: values.Selectors = Field(
+        "bp1,bp2", description="DKIM selectors asked as CNAMEs; two, so that keys rotate"
+    )
+    bounce_host: values.OptionalDomain = Field(
+        "", description="customers' bounce hosts lead to <label>.<this>; empty: not asked"
+    )
 
 
 class Analytics(_Section):
     """Where events end up."""
 
-    engine: str = Field("duckdb:", description="`duckdb:` (in the data directory) or `clickhouse://…`")
-    stream: str = Field(
+    engine: values.EngineUrl = Field(
+        "duckdb:", description="`duckdb:` (in the data directory) or `clickhouse://…`"
+    )
+    stream: values.StreamUrl = Field(
         "", description="Redis that carries events from edges to collectors; empty: the store's, if that is Redis"
     )
-    memory: str = Field("512MB", description="most memory the embedded engine may use; the rest spills to disk")
-    geoip: Path | None = Field(None, description="MaxMind country database (.mmdb); none: countries stay empty")
-    keep_days: int = Field(0, description="days that events are kept; 0: for ever; tenants may keep less")
-
-    @field_validator("engine")
-    @classmethod
-    def _is_an_engine(cls, value: str) -> str:
-        if not value.startswith(("duckdb:", "clickhouse://")):
-            raise ValueError(f"no engine under {value!r}: use `duckdb:` or `clickhouse://host:8123/db`")
-        return value
+    memory: values.Size = Field(
+        "512MB", description="most memory the embedded engine may use; the rest spills to disk"
+    )
+    geoip: values.FilePath | None = Field(
+        None, description="MaxMind country database (.mmdb); none: countries stay empty"
+    )
+    keep_days: int = Field(
+        0, ge=0, le=36_500, description="days that events are kept; 0: for ever; tenants may keep less"
+    )
 
 
 class Outbound(_Section):
     """HTTP that we start: storage, one-click unsubscribe, webhooks. Private addresses are refused."""
 
-    allow: str = Field("", description="networks let in all the same, e.g. `10.1.0.0/16, 127.0.0.1`")
-    connections: int = Field(100, ge=2, description="open connections of one process; bounds memory and sockets")
-    seconds: float = Field(20.0, gt=0, description="longest wait for another server's next bytes")
+    allow: values.NetworkList = Field(
+        "", description="networks let in all the same, e.g. `10.1.0.0/16, 127.0.0.1`"
+    )
+    connections: int = Field(
+        100, ge=2, le=100_000, description="open connections of one process; bounds memory and sockets"
+    )
+    seconds: float = Field(20.0, ge=0.1, le=3600, description="longest wait for another server's next bytes")
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        return _networks(self.allow)
-
-    @field_validator("allow")
-    @classmethod
-    def _are_networks(cls, value: str) -> str:
-        _networks(value)  # raises ValueError naming the wrong one
-        return value
+        return values.networks(self.allow)
 
 
 class Assets(_Section):
     """How stored images are fetched and kept."""
 
-    hosts: str = Field("", description="hosts web storage may have, e.g. `*.cdn.example`; empty: any public one")
-    max_bytes: int = Field(100 << 20, gt=0, description="largest object; bounds what one request can cost")
-    max_seconds: float = Field(120.0, gt=0, description="longest time one object may take from storage")
-    fresh: int = Field(3600, ge=0, description="seconds a copy is used unasked when storage does not say")
-    stale: int = Field(
-        30 * 86400, ge=0, description="seconds after that a copy is used while storage is asked or fails"
+    hosts: values.HostPatterns = Field(
+        "", description="hosts web storage may have, e.g. `*.cdn.example`; empty: any public one"
     )
-    memory: int = Field(64 << 20, ge=0, description="bytes of objects in memory, of each edge process")
-    memory_object: int = Field(1 << 20, ge=0, description="largest object held in memory")
-    disk: int = Field(2 << 30, ge=0, description="bytes of objects on disk, shared by the edge processes")
+    max_bytes: int = Field(
+        100 << 20, gt=0, le=1 << 40, description="largest object; bounds what one request can cost"
+    )
+    max_seconds: float = Field(
+        120.0, ge=0.1, le=86_400, description="longest time one object may take from storage"
+    )
+    fresh: int = Field(
+        3600, ge=0, le=10**9, description="seconds a copy is used unasked when storage does not say"
+    )
+    stale: int = Field(
+        30 * 86400, ge=0, le=10**9, description="seconds after that a copy is used while storage is asked or fails"
+    )
+    memory: int = Field(64 << 20, ge=0, le=1 << 40, description="bytes of objects in memory, of each edge process")
+    memory_object: int = Field(1 << 20, ge=0, le=1 << 40, description="largest object held in memory")
+    disk: int = Field(
+        2 << 30, ge=0, le=1 << 50, description="bytes of objects on disk, shared by the edge processes"
+    )
     image_processes: int = Field(
-        1, ge=1, description="image variants made at a time by one edge process, a core each"
+        1, ge=1, le=256, description="image variants made at a time by one edge process, a core each"
     )
 
 
@@ -334,11 +352,13 @@ class Settings(BaseSettings):
         env_nested_max_split=1,
         extra="forbid",
         frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
-    data: Path = Field(Path("var"), description="data directory of this machine")
-    store: str = Field("files:", description="`files:` or `redis://…`")
-    master_key: SecretStr = Field(SecretStr(""), description="operator's key that seals secrets at rest")
+    data: values.FilePath = Field(Path("var"), description="data directory of this machine")
+    store: values.StoreUrl = Field("files:", description="`files:` or `redis://…`")
+    master_key: values.MasterKeys = Field(SecretStr(""), description="operator's key that seals secrets at rest")
     edge: Edge = Edge()
     control: Control = Control()
     metrics: Metrics = Metrics()
@@ -349,13 +369,6 @@ class Settings(BaseSettings):
     outbound: Outbound = Outbound()
     assets: Assets = Assets()
     limits: Limits = Limits()
-
-    @field_validator("store")
-    @classmethod
-    def _is_a_store(cls, value: str) -> str:
-        if not value.startswith(("files:", "redis")):
-            raise ValueError(f"no store under {value!r}: use `files:` or `redis://host:port/0`")
-        return value
 
     @property
     def certs_directory(self) -> Path:
@@ -375,20 +388,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
-
-
-def settings_file() -> Path:
-    """The configuration file: `BRANDPROXY_CONFIG`, else `brandproxy.toml` here; it need not exist."""
-    return Path(os.environ.get("BRANDPROXY_CONFIG", "brandproxy.toml"))
+        return init_settings, *setting_sources.of(settings_cls)
 
 
 def load(**overrides: object) -> Settings:
-    """The settings in force. Raises BadSettings naming the field and what is wrong with it."""
-    try:
+    """The settings in force. Raises BadSettings, a sentence a fault: setting, source, what to write."""
+    with setting_sources.told():
         return Settings(**overrides)  # type: ignore[arg-type]
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadSettings(f"settings: {faults}") from error
-    except ValueError as error:
-        raise BadSettings(f"{settings_file()}: {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from brandproxy import data_directory
 from brandproxy.config import Settings
 from brandproxy.directory import Directory
 from brandproxy.store import Store, local_file, open_store
@@ -28,6 +29,7 @@ async def open_context(settings: Settings, actor: str = "cli", replica: bool = F
     `replica`: read from this node's own copy of the fleet's store, so that it may be down. A store on files is
     on this node already.
     """
+    data_directory.secure(settings.data)
     store = open_store(settings.store, settings.data)
     try:
         if replica and not settings.store.startswith("files:"):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 
+from brandproxy.setting_values import ListenAddress
+
 ANY = "*"
 MAX_LOGIN = 400  # bytes: a store's key holds it
 UNIX = "unix"  # as a peer: who comes by a UNIX socket
@@ -114,9 +116,8 @@ def listeners(entries: dict[str, Grant]) -> dict[str, Grant]:
     """As they are. Raises ValueError."""
     for name in entries:
         _, where = listener(name)
-        port = where.rpartition(":")[2]
-        if where and not where.startswith("unix:") and not (port.isdecimal() and int(port) < 1 << 16):
-            raise ValueError(f"{where!r} is not host:port, [::1]:port or unix:PATH")
+        if where:
+            ListenAddress(where)
     return entries
 
 

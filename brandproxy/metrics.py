@@ -12,6 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from brandproxy.config import Settings
 from brandproxy.errors import BadSettings
+from brandproxy.setting_values import ListenAddress
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client looks
 _process = "parent"
@@ -45,16 +46,16 @@ def exposed(settings: Settings) -> Iterator[None]:
 
     Enter it after the process is ready: orchestrators take an answer here as that.
     """
-    host, _, port = settings.metrics.listen.rpartition(":")
-    if not port:
+    if not settings.metrics.listen:
         yield
         return
+    where = ListenAddress(settings.metrics.listen)
     registry = REGISTRY
     if _FOLDER in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        server, thread = start_http_server(where.port, where.host, registry)
     except OSError as error:
         raise BadSettings(f"cannot listen at {settings.metrics.listen}: {error}") from error
     try:

@@ -26,12 +26,13 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from brandproxy import setting_values
 from brandproxy.core import addresses
 from brandproxy.core.caa import Caa, climb
 from brandproxy.core.records import FAILED, NOTHING, Seen
 from brandproxy.errors import BadSettings
 
-Server = tuple[str, int]
+Server = setting_values.Server
 
 _TIMEOUT = 2.0  # seconds a server has
 _TRIES = 3  # servers asked until one answers
@@ -52,13 +53,10 @@ class Chase:
 
 def parse_servers(text: str) -> tuple[Server, ...]:
     """`address[:port], …` with IPv6 in brackets. Raises BadSettings."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        host, _, port = part.rpartition(":") if part.count(":") == 1 or "]:" in part else (part, "", "53")
-        if not port.isdigit():
-            raise BadSettings(f"{part!r} is not a DNS server", "Write address:port, e.g. 127.0.0.1:5353.")
-        found.append((host.strip("[]"), int(port)))
-    return tuple(found)
+    try:
+        return setting_values.servers(text)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
 
 
 class Resolver:

@@ -34,6 +34,7 @@ from brandproxy.leading import keep, lead
 from brandproxy.metrics import exposed
 
 _FORM = 1 << 20  # bytes of a request that is no message; routes have narrower bounds of their own
+_BACKLOG = 2048
 
 
 def edge(settings: Settings) -> None:
@@ -116,25 +117,23 @@ async def _control(settings: Settings) -> None:
         engine = open_engine(settings)
         stack.push_async_callback(engine.close)
         app = build_control(context, engine)
+        listener = stack.enter_context(sockets.bind(settings.control.listen, _BACKLOG))
         app.state.control_key = stack.enter_context(announce(settings, settings.control.listen)).key
-        server = _server(app, settings.control.listen, settings.mail.max_message + _FORM)
+        server = _server(app, settings.mail.max_message + _FORM)
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in _background(context, engine)]
             if settings.control.public_listen:
                 background.append(group.create_task(_serve_pages(context)))
             with exposed(settings):
-                await server.serve()
+                await server.serve([listener])
             for task in background:
                 task.cancel()
 
 
-def _server(app: Starlette, address: str, max_body: int) -> _Server:
-    host, _, port = address.rpartition(":")
+def _server(app: Starlette, max_body: int) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            host=host.strip("[]"),
-            port=int(port),
             http=server_protocol(max_body),
             proxy_headers=False,  # `clients` says whose word counts
             log_level="warning",
@@ -150,7 +149,7 @@ async def _serve_pages(context: Context) -> None:
 
     address = context.settings.control.public_listen
     listening = sockets.bind(address, 128)
-    server = _server(public.application(context), "127.0.0.1:0", _FORM)
+    server = _server(public.application(context), _FORM)
     server.signals = ()
     try:
         await server.serve([listening])

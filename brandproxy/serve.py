@@ -15,11 +15,13 @@ import time
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO
 
+from brandproxy import data_directory
 from brandproxy.children import end_with
 from brandproxy.config import Settings
 from brandproxy.engines import embedded
 from brandproxy.errors import BadSettings, Conflict
 from brandproxy.roles import ROLES
+from brandproxy.setting_values import ListenAddress
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ _DRAIN = 15.0  # seconds a child has to end after SIGTERM
 def run(settings: Settings, role: str) -> None:
     """Run a role until SIGTERM or SIGINT. Raises BadSettings for an unknown role."""
     _die_with_parent()
+    data_directory.secure(settings.data)
     if role == "all":
         with _only_server(settings):
             _supervise(settings, ["edge", "control", *([] if embedded(settings) else ["collector"])])
@@ -65,8 +68,8 @@ def _supervise(settings: Settings, roles: list[str]) -> None:
 
 def _metrics(settings: Settings, number: int) -> str:
     """Every role answers scrapes on a port of its own: the one set, and those above it."""
-    host, colon, port = settings.metrics.listen.rpartition(":")
-    return f"{host}{colon}{int(port) + number}" if port else ""
+    listen = settings.metrics.listen
+    return ListenAddress(listen).above(number) if listen else ""
 
 
 def _start(role: str, metrics: str) -> subprocess.Popen[bytes]:
@@ -95,7 +98,6 @@ def _die_with_parent() -> None:
 
 def _only_server(settings: Settings) -> IO[str]:
     """Hold the data directory: two servers on it would fight over the analytics file. Raises Conflict."""
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = open(settings.data / "serve.lock", "a+")  # noqa: SIM115 - held open for the life of the process
     try:
         flock(file, LOCK_EX | LOCK_NB)

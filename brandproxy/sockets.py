@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 
 from brandproxy.errors import BadSettings
-
-UNIX = "unix:"
+from brandproxy.setting_values import UNIX as UNIX
+from brandproxy.setting_values import ListenAddress
 
 
 def plain(address: str) -> str:
@@ -25,14 +25,14 @@ def bind(address: str, backlog: int) -> socket.socket:
 
 
 def _bind(address: str, backlog: int) -> socket.socket:
-    if address.startswith(UNIX):
-        bound = _bind_unix(Path(address.removeprefix(UNIX)), backlog)
+    where = ListenAddress(address)
+    if where.path is not None:
+        bound = _bind_unix(where.path, backlog)
     else:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        host, port = where.host, where.port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         both = host == "::" and socket.has_dualstack_ipv6()
-        bound = socket.create_server((host, int(port)), family=family, backlog=backlog, dualstack_ipv6=both)
+        bound = socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=both)
     bound.setblocking(False)
     return bound
 

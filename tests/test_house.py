@@ -13,6 +13,7 @@ PACKAGE = ROOT / "brandproxy"
 
 FLOORS = {
     "model": 0, "values": 0, "quotas": 0, "errors": 0, "config": 0, "grants": 0,
+    "setting_values": 0, "setting_sources": 0, "service_urls": 0, "data_directory": 0,
     "core": 1,
     "store": 2, "stream": 2, "spool": 2, "engines": 2, "acme": 2, "resolver": 2, "dnsupdate": 2, "fetch": 2,
     "outbound": 2,

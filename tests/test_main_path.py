@@ -44,6 +44,17 @@ def test_the_demo_holds_every_step_and_can_be_repeated(demo: dict[str, str]) -> 
         assert b"3 clicks in analytics, each once" in walked.stdout
 
 
+def test_the_demo_leaves_nothing_and_takes_no_setting(demo: dict[str, str], tmp_path: Path) -> None:
+    """Neither its operator's key nor anything else is in the data directory that the next command uses."""
+    (tmp_path / "tmp").mkdir()
+    walked = brandproxy(
+        demo | {"TMPDIR": str(tmp_path / "tmp"), "BRANDPROXY_STORE": "redis://127.0.0.1:1"}, "demo", "--once"
+    )
+    assert walked.returncode == 0, walked.stdout.decode() + walked.stderr.decode()
+    assert not Path(demo["BRANDPROXY_DATA"]).exists()
+    assert not list((tmp_path / "tmp").glob("brandproxy-demo-*"))
+
+
 def test_the_demo_says_when_a_mail_holds_no_link(demo: dict[str, str], tmp_path: Path) -> None:
     mail = tmp_path / "plain.eml"
     mail.write_bytes(b"From: a@b.example\n\nnothing to see\n")

@@ -6,6 +6,7 @@ loads its own module only.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -76,6 +77,7 @@ def _top(
 
 def main() -> None:
     """Entry point. Errors are one line with what to do next; `_status` says how they exit."""
+    os.umask(0o077)  # what we write holds keys and people's addresses; sockets are given their own modes
     try:
         build(*sys.argv[1:2])()
     except (BrandproxyError, OSError, BaseExceptionGroup) as caught:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import typer
 from pydantic import BaseModel, SecretStr
 
 from brandproxy.cli.common import Json, print_json, print_table
-from brandproxy.config import Settings, load, settings_file
-from brandproxy.errors import BadSettings
+from brandproxy.config import load, settings_file
+from brandproxy.service_urls import redacted
+from brandproxy.setting_sources import source
 
 app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 
@@ -29,37 +27,17 @@ def show(json: Json = False) -> None:
 
 @app.command()
 def check() -> None:
-    """Read the settings and say whether they hold. Example: [bold]brandproxy config check[/bold]"""
-    from brandproxy.filters.peers import check as check_mail
+    """Say whether every role would start with these settings. Example: [bold]brandproxy config check[/bold]"""
+    from brandproxy.cli.config_check import check as hold
 
-    settings = load()
-    check_mail(settings.mail)
-    for name, value in _files(settings):
-        if not value.is_file():
-            raise BadSettings(f"{name}: no file {value}")
+    hold(load())
     file = settings_file()
     print(f"settings hold ({file} {'read' if file.exists() else 'is not there: defaults and environment'})")
 
 
-def _files(settings: Settings) -> list[tuple[str, Path]]:
-    """(name, path) of the settings that name a file which must be there."""
-    named = {
-        "edge.machine_networks": settings.edge.machine_networks,
-        "mail.certificate": settings.mail.certificate,
-        "certs.acme_trust": settings.certs.acme_trust,
-        "analytics.geoip": settings.analytics.geoip,
-    }
-    return [(name, path) for name, path in named.items() if path is not None]
-
-
 def settings_rows() -> list[Row]:
     """(name, value, source, description) of every setting."""
-    import tomllib
-
-    settings = load()
-    file = settings_file()
-    filed = tomllib.loads(file.read_text()) if file.exists() else {}
-    return [_row(name, value, filed, about) for name, value, about in _walk(settings)]
+    return [(name, _shown(value), source(name), about) for name, value, about in _walk(load())]
 
 
 def _walk(model: BaseModel, prefix: str = "") -> list[tuple[str, object, str]]:
@@ -73,18 +51,11 @@ def _walk(model: BaseModel, prefix: str = "") -> list[tuple[str, object, str]]:
     return rows
 
 
-def _row(name: str, value: object, filed: dict[str, object], about: str) -> Row:
-    variable = "BRANDPROXY_" + name.replace(".", "_").upper()
-    section, _, key = name.rpartition(".")
-    place = filed.get(section, {}) if section else filed
-    if variable in {key.upper() for key in os.environ}:
-        source = variable
-    elif isinstance(place, dict) and key in place:
-        source = str(settings_file())
-    else:
-        source = "default"
-    shown = "(set)" if isinstance(value, SecretStr) and value.get_secret_value() else value
-    return name, "" if isinstance(shown, SecretStr) else shown, source, about
+def _shown(value: object) -> object:
+    """A value as people and logs may see it."""
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else ""
+    return redacted(value) if isinstance(value, str) and "://" in value else value
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -63,17 +62,6 @@ async def _add(context: Context, folder: Path) -> Tenant:
     return await context.registry.change_tenant(SLUG, furnish, "tenant.set")
 
 
-async def ensure_demo_key(context: Context) -> str:
-    """An operator key that stays the same from demo to demo, kept 0600 beside the demo's pictures."""
-    path = context.settings.data / "demo" / "api-key"
-    if path.exists():
-        text = path.read_text().strip()
-        try:
-            await access.authenticate(context.store, f"Bearer {text}")
-            return text
-        except access.AccessDenied:
-            pass
-    _, text = await access.create_key(context.store, None, "demo")
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    return text
+async def make_demo_key(context: Context) -> str:
+    """An operator's key of this demo, which ends with it."""
+    return (await access.create_key(context.store, None, "demo"))[1]

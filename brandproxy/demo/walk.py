@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from brandproxy.demo import mail, pebble
 from brandproxy.demo.client import Analyst, Recipient
 from brandproxy.demo.pebble import Pebble
 from brandproxy.demo.server import DemoFailed, Ports, Server, choose_ports
-from brandproxy.demo.tenant import HOST, SLUG, ensure_demo_key, ensure_demo_tenant, retire_certificate
+from brandproxy.demo.tenant import HOST, SLUG, ensure_demo_tenant, make_demo_key, retire_certificate
 from brandproxy.errors import BrandproxyError, told
 from brandproxy.model import References, Tenant
 
@@ -69,13 +71,20 @@ class Stage:
 
 
 def run(once: bool, message: Path | None) -> int:
-    """The demo; the exit status: 0 when every step held, 1 otherwise."""
+    """The demo; the exit status: 0 when every step held, 1 otherwise.
+
+    It has a data directory of its own, removed at the end, and takes no setting from elsewhere: the operator's key
+    that it makes opens nothing but the demo. After a failure the directory stays, for its logs.
+    """
     console = Console(highlight=False, soft_wrap=True)
+    data = _apart()
     try:
         original = message.read_bytes() if message else mail.campaign()
         _walk(console, once, original, own=message is None)
+        shutil.rmtree(data, ignore_errors=True)
     except KeyboardInterrupt:
         console.print("\nstopped")
+        shutil.rmtree(data, ignore_errors=True)
     except (BrandproxyError, OSError, httpx.HTTPError) as error:
         said = told(error)
         console.print(f"[red]✗[/red] {escape(str(said or error))}")
@@ -83,6 +92,18 @@ def run(once: bool, message: Path | None) -> int:
             console.print(f"  {escape(said.action)}")
         return 1
     return 0
+
+
+def _apart() -> Path:
+    """A data directory of the demo's own; the environment says nothing but that."""
+    store = os.environ.get("BRANDPROXY_DEMO_STORE", "files:")  # of drills on other homes of the store
+    for name in [name for name in os.environ if name.upper().startswith("BRANDPROXY_")]:
+        del os.environ[name]
+    os.environ.pop("CREDENTIALS_DIRECTORY", None)
+    data = Path(tempfile.mkdtemp(prefix="brandproxy-demo-"))
+    os.environ["BRANDPROXY_DATA"], os.environ["BRANDPROXY_STORE"] = str(data), store
+    os.environ["BRANDPROXY_CONFIG"] = str(data / "brandproxy.toml")
+    return data
 
 
 def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
@@ -93,7 +114,7 @@ def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
         os.environ.update(ca.environment if ca else {"BRANDPROXY_CERTS_CA": "dev"})
         stage = asyncio.run(_prepare(ports, acme=ca is not None))
         _held(console, f"tenant [bold]{SLUG}[/bold] with the host {HOST}")
-        running.enter_context(Server(stage.data, ports, os.environ))
+        server = running.enter_context(Server(stage.data, ports, os.environ))
         _held(console, f"edge on {stage.base}, control on {stage.control}")
         if ca:
             _come_alive(console, stage, ca)
@@ -104,6 +125,8 @@ def _walk(console: Console, once: bool, original: bytes, own: bool) -> None:
             )
         stage.recipient.wait_for(stage.base)
         _mail(console, stage, original, own, once)
+        if "Traceback" in server.log.read_text(errors="replace"):
+            raise DemoFailed(f"the server met a fault; its log: {server.log}")
 
 
 def _mail(console: Console, stage: Stage, original: bytes, own: bool, once: bool) -> None:
@@ -124,7 +147,7 @@ async def _prepare(ports: Ports, acme: bool) -> Stage:
     async with open_context(settings, actor="demo") as context:
         tenant = await ensure_demo_tenant(context)
         target = await retire_certificate(context) if acme else ""
-        key = await ensure_demo_key(context)
+        key = await make_demo_key(context)
     now = int(time.time())
     references = References("autumn", f"demo-{now}-{os.getpid()}", "robin-7f3a", now)
     ca = settings.data / ("demo/pebble/root.pem" if acme else "dev-ca.pem")

@@ -23,10 +23,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
+from brandproxy import service_urls
 from brandproxy.engines.base import COLUMNS, EngineUnavailable, Params, QueryTooLong, Row
 from brandproxy.engines.dialect import ClickHouseDialect, Dialect
 from brandproxy.errors import BadSettings, Conflict
@@ -46,24 +46,18 @@ _QUERY_SECONDS = 20
 _RECLASSIFY = 500  # events named in one statement
 _TIMEOUT_EXCEEDED = "159"
 _PARAMETER = re.compile(r"\$([a-z_][a-z0-9_]*)")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
 
 
 class ClickHouseEngine:
     dialect: Dialect = ClickHouseDialect()
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        login, _, places = parts.netloc.rpartition("@")
-        user, _, password = login.partition(":")
-        settings = dict(parse_qsl(parts.query))
-        scheme = "https" if settings.pop("tls", "") == "1" else "http"
-        self._cluster, self._database = settings.pop("cluster", ""), parts.path.strip("/") or "brandproxy"
-        if not places or not all(_NAME.fullmatch(n) for n in (self._database, self._cluster or "none")):
-            raise BadSettings(
-                "analytics.engine is no ClickHouse URL", "Use clickhouse://user:password@host:8123/database."
-            )
-        self._hosts = [f"{scheme}://{place if ':' in place else place + ':8123'}/" for place in places.split(",")]
+        """Raises BadSettings."""
+        try:
+            to = service_urls.clickhouse(url)
+        except ValueError as error:
+            raise BadSettings(f"analytics.engine: {error}") from error
+        self._cluster, self._database, self._hosts = to.cluster, to.database, list(to.hosts)
         self._settings = {
             "final": "1",
             "do_not_merge_across_partitions_select_final": "1",
@@ -74,9 +68,9 @@ class ClickHouseEngine:
             "wait_for_async_insert": "1",
             "mutations_sync": "2",
             "lightweight_deletes_sync": "2",
-            **settings,
+            **to.settings,
         }
-        headers = {"X-ClickHouse-User": unquote(user), "X-ClickHouse-Key": unquote(password)} if user else {}
+        headers = {"X-ClickHouse-User": to.user, "X-ClickHouse-Key": to.password} if to.user else {}
         # No connection is used twice: bytes behind an answer would be read as the next tenant's figures.
         self._http = httpx.AsyncClient(
             headers=headers,

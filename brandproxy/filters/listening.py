@@ -23,6 +23,7 @@ from brandproxy import sockets
 from brandproxy.core import proxyprotocol
 from brandproxy.errors import BadInput, BadSettings
 from brandproxy.filters.peers import Address, Peers, address_of
+from brandproxy.setting_values import ListenAddress
 from brandproxy.sockets import remove_dead
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,13 @@ class Conversation(Protocol):
 
 def address(text: str) -> tuple[str, int] | Path:
     """`host:port`, `[::1]:port` or `unix:PATH`. Raises BadSettings."""
-    if text.startswith("unix:"):
-        return Path(text.removeprefix("unix:"))
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise BadSettings(f"{text!r} is no address to listen at", "Use host:port, [::1]:port or unix:/path.")
-    return host.strip("[]"), int(port)
+    try:
+        where = ListenAddress(text)
+    except ValueError as error:
+        raise BadSettings(
+            f"{text!r} is no address to listen at", "Use host:port, [::1]:port or unix:/path."
+        ) from error
+    return where.path or (where.host, where.port)
 
 
 class Door(Protocol):

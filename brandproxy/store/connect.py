@@ -15,9 +15,7 @@ A connection that died while idle is noticed when it is taken from the pool, so 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
@@ -33,63 +31,25 @@ from redis.exceptions import (
     RedisError,
 )
 
+from brandproxy import service_urls
 from brandproxy.errors import BadSettings, StoreUnavailable
+from brandproxy.service_urls import RedisUrl
 
 Client = Redis | RedisCluster
 # What a client raises when the server is away, full, loading, or refuses us. The second is no RedisError: it says
 # that no node of a cluster answers.
 FAULTS = (RedisError, RedisClusterException, OSError)
 
-_QUERY = {"ca", "cert", "key", "sentinel_user", "sentinel_password", "replicas"}
 _TIMEOUT = 3.0  # seconds without an answer until a server counts as away; blocking reads stay below it
 _CONNECT = 1.0  # seconds for a connection: short, so that a healed network is noticed within 2 s
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A parsed URL. `hosts` in the order given."""
-
-    kind: str  # "single" | "sentinel" | "cluster"
-    tls: bool
-    hosts: tuple[tuple[str, int], ...]
-    user: str | None
-    password: str | None
-    master: str
-    db: int
-    query: dict[str, str]
-
-
-def parse(url: str) -> Address:
+def parse(url: str) -> RedisUrl:
     """Raises BadSettings; the message never repeats the password."""
-    parts = urlsplit(url)
-    base, _, kind = parts.scheme.partition("+")
-    login, _, places = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    query = dict(parse_qsl(parts.query))
-    path = parts.path.strip("/").split("/")
     try:
-        if base not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster") or not places:
-            raise ValueError("not a Redis URL")
-        if unknown := query.keys() - _QUERY:
-            raise ValueError(f"unknown {', '.join(sorted(unknown))}")
-        hosts = tuple(_place(place, 26379 if kind == "sentinel" else 6379) for place in places.split(","))
-        master = path.pop(0) if kind == "sentinel" else ""
-        if kind == "sentinel" and not master:
-            raise ValueError("the master's name is missing")
-        db = int(path[0]) if path and path[0] else 0
-        if kind == "cluster" and db:
-            raise ValueError("a cluster has only database 0")
-        if not query.get("replicas", "0").isdigit() or (kind == "cluster" and "replicas" in query):
-            raise ValueError("replicas is a number, and for single servers and Sentinel")
+        return service_urls.redis(url)
     except ValueError as error:
-        raise BadSettings(
-            f"store URL ({parts.scheme}://…): {error}",
-            "Use redis://host:6379/0, redis+sentinel://host:26379/master/0 or redis+cluster://host:6379.",
-        ) from error
-    tls = base == "rediss"
-    return Address(
-        kind or "single", tls, hosts, unquote(user) or None, unquote(password) or None, master, db, query
-    )
+        raise BadSettings(f"Redis URL: {error}", "Correct `store` or `analytics.stream`.") from error
 
 
 def connect(url: str) -> Client:
@@ -147,14 +107,7 @@ async def close(client: Client) -> None:
     await client.aclose()
 
 
-def _place(text: str, default: int) -> tuple[str, int]:
-    parts = urlsplit("//" + text)
-    if not parts.hostname:
-        raise ValueError("a host is missing")
-    return parts.hostname, parts.port or default
-
-
-def _tls(to: Address) -> dict[str, object]:
+def _tls(to: RedisUrl) -> dict[str, object]:
     if not to.tls:
         return {}
     names = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}

@@ -103,7 +103,7 @@ def test_a_failure_is_one_line_and_the_next_step(run, words, says) -> None:  # t
 
 def test_a_data_directory_that_cannot_be_is_one_line_and_the_next_step(run) -> None:  # type: ignore[no-untyped-def]
     failed = run("tenant", "list", BRANDPROXY_DATA="/dev/null")
-    assert failed.returncode == 1
+    assert failed.returncode == os.EX_CONFIG
     assert "/dev/null" in failed.stderr
     assert "Traceback" not in failed.stderr
 

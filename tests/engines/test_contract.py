@@ -187,9 +187,11 @@ async def test_history_moves_to_another_engine_also_after_breaking_off(
 
 
 @pytest.mark.parametrize("url", ["clickhouse://", "clickhouse://host/a-b", "clickhouse://h/d?cluster=x;y"])
-def test_a_wrong_url_is_told(url: str, tmp_path: Path) -> None:
+def test_a_wrong_url_is_told(url: str) -> None:
     with pytest.raises(BadSettings):
-        open_engine(Settings(data=tmp_path, analytics={"engine": url}))  # type: ignore[arg-type]
+        ClickHouseEngine(url)
+    with pytest.raises(ValueError):
+        Settings(analytics={"engine": url})  # type: ignore[arg-type]
 
 
 async def test_a_server_that_is_away_is_retryable() -> None:
