@@ -7,6 +7,7 @@ The name and the protocols are what the client *asks for*: nothing here is authe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from brandproxy.errors import BadInput
@@ -15,7 +16,7 @@ MAX_BYTES = 32 * 1024  # of one hello, record headers included; post-quantum key
 _MAX_RECORDS = 32  # it may be cut into several records (RFC 8446 §5.1)
 _MAX_FRAGMENT = 16 * 1024  # RFC 8446 §5.1
 _HANDSHAKE, _CLIENT_HELLO, _HOST_NAME = 22, 1, 0
-_SERVER_NAME, _ALPN = 0, 16  # extension types: RFC 6066 §3, RFC 7301 §3.1
+_SERVER_NAME, _ALPN = _WANTED = 0, 16  # extension types: RFC 6066 §3, RFC 7301 §3.1
 _NAME = re.compile(rb"[A-Za-z0-9._-]{1,255}")
 
 
@@ -37,21 +38,41 @@ def read(data: bytes) -> ClientHello | None:
         if len(data) > MAX_BYTES:
             raise BadInput("the ClientHello is too long")
         return None
-    rest = _Reader(message)
-    rest.take(2 + 32)  # legacy_version, random
-    rest.vector(1)  # legacy_session_id
-    rest.vector(2)  # cipher_suites
-    rest.vector(1)  # legacy_compression_methods
-    extensions: dict[int, bytes] = {}
-    inside = _Reader(rest.vector(2) if rest.left else b"")
-    if rest.left:
-        raise BadInput("bytes follow the ClientHello's extensions")
-    while inside.left:
-        kind, body = inside.number(2), inside.vector(2)
-        if kind in extensions:
-            raise BadInput("an extension stands twice")  # RFC 8446 §4.2
-        extensions[kind] = body
-    return ClientHello(_name(extensions.get(_SERVER_NAME)), _protocols(extensions.get(_ALPN)))
+    name = protocols = None
+    for kind, body in _extensions(message):
+        if kind == _SERVER_NAME:
+            if name is not None:
+                raise BadInput("an extension stands twice")  # RFC 8446 §4.2; OpenSSL sees to the others
+            name = body
+        elif kind == _ALPN:
+            if protocols is not None:
+                raise BadInput("an extension stands twice")
+            protocols = body
+    return ClientHello(_name(name), _protocols(protocols))
+
+
+def _extensions(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, body) of each extension. Every new connection passes here: plain indexing, no objects."""
+    end = len(message)
+    try:
+        at = 2 + 32  # legacy_version, random
+        at += 1 + message[at]  # legacy_session_id
+        at += 2 + (message[at] << 8 | message[at + 1])  # cipher_suites
+        at += 1 + message[at]  # legacy_compression_methods
+        if at == end:
+            return
+        if end - at - 2 != (message[at] << 8 | message[at + 1]):
+            raise BadInput("the ClientHello's extensions do not end with it")
+        at += 2
+        while at < end:
+            kind, size = message[at] << 8 | message[at + 1], message[at + 2] << 8 | message[at + 3]
+            at += 4 + size
+            if at > end:
+                raise BadInput("an extension is cut off")
+            if kind in _WANTED:
+                yield kind, message[at - size : at]
+    except IndexError as error:
+        raise BadInput("the ClientHello ends too early") from error
 
 
 def _message(data: bytes) -> bytes | None:
