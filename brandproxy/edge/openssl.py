@@ -1,4 +1,4 @@
-"""What OpenSSL can and Python's `ssl` has no call for: session ticket keys, key exchange groups, buffers.
+"""What OpenSSL can and Python's `ssl` has no call for: session ticket keys, key exchange groups, the session cache.
 
 Each is one documented `SSL_CTX_ctrl` (its numbers are part of OpenSSL's ABI), on the library that Python's own
 `_ssl` is linked with; the context is the first field behind the object header of `ssl.SSLContext`. Where a Python
@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 TICKET_KEYS = 80  # bytes: name 16, HMAC key 32, AES key 32 (SSL_CTX_set_tlsext_ticket_keys)
 # What Mozilla's "intermediate" configuration lists, with its post-quantum hybrid where OpenSSL knows it (3.5).
 _GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
-_MODE, _CACHE_MODE, _SET_KEYS, _GET_KEYS, _SET_GROUPS = 33, 44, 59, 58, 92
-_RELEASE_BUFFERS = 0x10  # an idle connection keeps no record buffers: 34 KiB less
+_CACHE_MODE, _SET_KEYS, _GET_KEYS, _SET_GROUPS = 44, 59, 58, 92
 
 
 def _control() -> ctypes._NamedFuncPointer | None:
@@ -48,7 +47,7 @@ def set_ticket_keys(context: ssl.SSLContext, keys: bytes) -> None:
 
 
 def harden(context: ssl.SSLContext) -> None:
-    """Groups, no session cache of its own, no buffers of the idle; no tickets either where that is impossible."""
+    """Groups, and no session cache of its own; no tickets either where that is impossible."""
     if not available:
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
@@ -56,7 +55,6 @@ def harden(context: ssl.SSLContext) -> None:
     if not any(_ask(context, _SET_GROUPS, 0, groups) == 1 for groups in _GROUPS):
         log.warning("tls: OpenSSL takes no list of groups; its own stays")
     _ask(context, _CACHE_MODE, 0, b"")
-    _ask(context, _MODE, _RELEASE_BUFFERS, b"")
 
 
 def _works() -> bool:
