@@ -1,4 +1,4 @@
-"""What OpenSSL can and Python's `ssl` has no call for: session ticket keys, key exchange groups, the session cache.
+"""What OpenSSL can and Python's `ssl` has no call for: ticket keys, key exchange groups, the session cache.
 
 Each is one documented `SSL_CTX_ctrl` (its numbers are part of OpenSSL's ABI), on the library that Python's own
 `_ssl` is linked with; the context is the first field behind the object header of `ssl.SSLContext`. Where a Python
