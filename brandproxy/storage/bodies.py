@@ -12,7 +12,7 @@ from brandproxy.storage import disk
 from brandproxy.storage.base import StorageFailed
 from brandproxy.storage.disk import File, Name
 
-CHUNK = 1 << 13  # bytes; what a client that reads slowly, or never, makes us hold
+CHUNK = 5 << 10  # bytes; what a client that reads slowly, or never, makes us hold
 
 
 @dataclass(frozen=True, slots=True)
